@@ -1,0 +1,10 @@
+//! Bytes: where they are, who owns them, what was promised. No FUSE, no HTTP, no errno here.
+//!
+//! [`object`] and [`extent`] name bytes; [`store`] is all that is asked of the object store;
+//! [`read`] gives clean bytes of one version of an object, from memory, disk or the store;
+//! [`dirty`] holds what was written and [`upload`] publishes it.
+
+pub mod budget;
+pub mod extent;
+pub mod object;
+pub mod store;
