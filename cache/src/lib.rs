@@ -5,6 +5,9 @@
 //! [`dirty`] holds what was written and [`upload`] publishes it.
 
 pub mod budget;
+pub mod disk;
+pub mod evict;
 pub mod extent;
+pub mod index;
 pub mod object;
 pub mod store;

@@ -1,0 +1,214 @@
+//! A disk of tokio-uring threads. Each thread owns one io_uring and runs many jobs on it at once,
+//! so a slow read holds up nobody and the threads stay few.
+//!
+//! What tokio-uring 0.5 asks of us, and what this file does about it:
+//! - It runs only on a thread of its own, outside any other runtime: jobs come by a bounded queue
+//!   and answers go back by a oneshot.
+//! - A completion queue that overflows is lost work: it gets four times the submission queue's
+//!   entries, and a semaphore keeps what is in flight below them.
+//! - `writev_at_all` panics on a short write, so short writes are continued here.
+//! - Its file owns the descriptor; ours is shared. Each job works on a duplicate, whose cost (two
+//!   short system calls) is nothing beside the disk's.
+//!
+//! A waiting thread sits in epoll_wait(2) without a timeout: an idle disk never wakes.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+
+use bytes::Bytes;
+use nix::fcntl::FallocateFlags;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_uring::buf::BoundedBuf;
+use tokio_uring::fs::File as UringFile;
+
+use super::engine::{Engine, Job, QUEUE_MAX, by_engine};
+use super::file::{PIECES_MAX, advance};
+use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
+use crate::extent::Extent;
+
+/// Submission entries of one ring.
+const ENTRIES: u32 = 128;
+
+/// Jobs in flight on one ring. Each holds at most one entry at a time.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// tokio-uring threads.
+#[derive(Debug)]
+pub struct UringDisk {
+    engine: Engine,
+}
+
+impl UringDisk {
+    /// Starts `threads` threads (at least one), named `disk-N`, and does one operation on each.
+    /// Waits for that.
+    ///
+    /// # Errors
+    /// When the kernel denies io_uring or a thread cannot be started.
+    pub fn start(threads: usize) -> io::Result<Self> {
+        let mut queues = Vec::new();
+        for number in 0..threads.max(1) {
+            let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+            let (ready, started) = std_mpsc::sync_channel(1);
+            thread::Builder::new()
+                .name(format!("disk-{number}"))
+                .spawn(move || serve(jobs, ready))?;
+            started
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::other("the disk thread ended at its start")))?;
+            queues.push(queue);
+        }
+        Ok(Self {
+            engine: Engine::new(queues),
+        })
+    }
+}
+
+/// A disk thread from its start to its end. Says by `ready` whether io_uring works here.
+fn serve(mut jobs: mpsc::Receiver<Job>, ready: std_mpsc::SyncSender<io::Result<()>>) {
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_cqsize(ENTRIES * 4);
+    let mut builder = tokio_uring::builder();
+    builder.entries(ENTRIES).uring_builder(&ring);
+    let runtime = match tokio_uring::Runtime::new(&builder) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // The receiver waits for this until it has it.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    runtime.block_on(async move {
+        let probe = probe().await;
+        let works = probe.is_ok();
+        let _ = ready.send(probe);
+        if !works {
+            return;
+        }
+        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        while let Some(job) = jobs.recv().await {
+            // The semaphore is never closed, so a permit comes.
+            let permit = in_flight.clone().acquire_owned().await;
+            tokio_uring::spawn(async move {
+                run(job).await;
+                drop(permit);
+            });
+        }
+        // The last handle is gone; what is in flight is finished before the ring is torn down.
+        let _all = in_flight.acquire_many(IN_FLIGHT_MAX as u32).await;
+    });
+}
+
+/// One real operation: a profile may allow io_uring_setup(2) and deny io_uring_enter(2).
+async fn probe() -> io::Result<()> {
+    let file = UringFile::open("/dev/zero").await?;
+    let (result, _) = file.read_exact_at(vec![1; 8].slice(..), 0).await;
+    result
+}
+
+/// A reply that nobody waits for any more is dropped: the caller has given up.
+async fn run(job: Job) {
+    match job {
+        Job::Read {
+            file,
+            offset,
+            buf,
+            reply,
+        } => {
+            if !reply.is_closed() {
+                let _ = reply.send(read(&file, offset, buf).await);
+            }
+        }
+        Job::Write {
+            file,
+            offset,
+            pieces,
+            reply,
+        } => {
+            let _ = reply.send(write(&file, offset, pieces).await);
+        }
+        Job::Sync { file, reply } => {
+            let result = match duplicate(&file) {
+                Ok(file) => file.sync_data().await,
+                Err(error) => Err(error),
+            };
+            let _ = reply.send(result);
+        }
+        Job::Fallocate {
+            file,
+            flags,
+            extent,
+            reply,
+        } => {
+            let _ = reply.send(fallocate(&file, flags, extent).await);
+        }
+        Job::Remove { path, reply } => {
+            let _ = reply.send(tokio_uring::fs::remove_file(path).await);
+        }
+        Job::Rename {
+            source,
+            target,
+            reply,
+        } => {
+            let _ = reply.send(tokio_uring::fs::rename(source, target).await);
+        }
+        // Opening may wait for the disk, which this thread must not: it has other jobs in flight.
+        Job::Call(call) => {
+            if let Err(error) = tokio::task::spawn_blocking(call).await {
+                tracing::error!(%error, "a call to the disk panicked");
+            }
+        }
+    }
+}
+
+fn duplicate(file: &File) -> io::Result<UringFile> {
+    Ok(UringFile::from_std(file.try_clone()?))
+}
+
+async fn read(file: &File, offset: u64, buf: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+    let file = match duplicate(file) {
+        Ok(file) => file,
+        Err(error) => return (Err(error), buf),
+    };
+    let len = buf.len();
+    let (result, slice) = file.read_exact_at(buf.slice(..len), offset).await;
+    (result, slice.into_inner())
+}
+
+async fn write(file: &File, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
+    let file = duplicate(file)?;
+    pieces.retain(|piece| !piece.is_empty());
+    while !pieces.is_empty() {
+        let rest = pieces.split_off(pieces.len().min(PIECES_MAX));
+        let (result, mut batch) = file.writev_at(pieces, offset).await;
+        let written = match result {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        offset += written as u64;
+        let done = advance(&mut batch, written);
+        pieces = batch.split_off(done);
+        pieces.extend(rest);
+    }
+    Ok(())
+}
+
+async fn fallocate(file: &File, flags: FallocateFlags, extent: Extent) -> io::Result<()> {
+    let file = duplicate(file)?;
+    // off_t is signed: what lies past its end cannot hold bytes.
+    let len = extent.len.min(i64::MAX as u64 - extent.offset);
+    file.fallocate(extent.offset, len, flags.bits()).await
+}
+
+impl Disk for UringDisk {
+    fn kind(&self) -> DiskKind {
+        DiskKind::Uring
+    }
+
+    by_engine!();
+}

@@ -1,0 +1,188 @@
+//! The keeper's queue: what ring threads and runtime workers want done on disk, in the order in
+//! which they said so. Bytes to store are bounded and refused past the bound; all other jobs are
+//! small and at most one an object. Adding never waits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::held::Held;
+use super::object::Object;
+use crate::extent::Extent;
+use crate::object::ObjectId;
+
+/// Bytes that wait to be stored.
+pub(crate) const QUEUED_BYTES_MAX: u64 = 32 << 20;
+
+/// Jobs to store that wait; each takes memory beside its bytes.
+const QUEUED_STORES_MAX: usize = 4096;
+
+/// What the keeper does.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Store these bytes.
+    Store {
+        id: ObjectId,
+        size: u64,
+        extent: Extent,
+        pieces: Vec<Bytes>,
+    },
+    /// It is out of the map: remove its file.
+    Retire(Arc<Object>),
+    /// It was dropped from what is held: give its room back.
+    Punch { object: Arc<Object>, held: Held },
+    /// Open its file and compare what is unverified.
+    Verify(Arc<Object>),
+    /// Say when all before this is done, and with `index`, when the index is on disk too.
+    Sync {
+        index: bool,
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// What came out of the queue.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Job(Job),
+    /// The deadline passed.
+    Idle,
+    /// Closed, and nothing is left.
+    Closed,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// A leaf lock.
+    inner: Mutex<Inner>,
+    added: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    jobs: VecDeque<Job>,
+    stores: usize,
+    bytes: u64,
+    closed: bool,
+}
+
+impl Queue {
+    /// Adds a job; false if it is not taken: the queue is closed, or full of bytes.
+    pub(crate) fn add(&self, job: Job) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return false;
+        }
+        if let Job::Store { extent, .. } = &job {
+            // One that is larger than the bound goes through an empty queue.
+            let full =
+                inner.bytes + extent.len > QUEUED_BYTES_MAX || inner.stores >= QUEUED_STORES_MAX;
+            if full && inner.stores > 0 {
+                return false;
+            }
+            inner.bytes += extent.len;
+            inner.stores += 1;
+        }
+        inner.jobs.push_back(job);
+        drop(inner);
+        self.added.notify_one();
+        true
+    }
+
+    /// Takes out what waits to be stored of `id`.
+    pub(crate) fn cancel(&self, id: &ObjectId) {
+        let mut inner = self.inner.lock();
+        let (mut stores, mut bytes) = (0, 0);
+        inner.jobs.retain(|job| match job {
+            Job::Store {
+                id: stored, extent, ..
+            } if stored == id => {
+                stores += 1;
+                bytes += extent.len;
+                false
+            }
+            _ => true,
+        });
+        inner.stores -= stores;
+        inner.bytes -= bytes;
+    }
+
+    /// The next job. Waits for one, until `deadline` if there is one.
+    pub(crate) fn next(&self, deadline: Option<Instant>) -> Next {
+        let mut inner = self.inner.lock();
+        loop {
+            if let Some(job) = inner.jobs.pop_front() {
+                if let Job::Store { extent, .. } = &job {
+                    inner.bytes -= extent.len;
+                    inner.stores -= 1;
+                }
+                return Next::Job(job);
+            }
+            if inner.closed {
+                return Next::Closed;
+            }
+            match deadline {
+                None => self.added.wait(&mut inner),
+                Some(deadline) => {
+                    let waited = self.added.wait_until(&mut inner, deadline);
+                    if waited.timed_out() && inner.jobs.is_empty() && !inner.closed {
+                        return Next::Idle;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes no more jobs; those that are in it still come out.
+    pub(crate) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.added.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{ETag, Key};
+
+    fn store(key: &str, len: u64) -> Job {
+        Job::Store {
+            id: ObjectId::new(Key::new(key), ETag::new("e")),
+            size: len,
+            extent: Extent::new(0, len),
+            pieces: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn bytes_past_the_bound_are_refused_and_one_large_store_goes_through() {
+        let queue = Queue::default();
+        assert!(queue.add(store("a", QUEUED_BYTES_MAX * 2)));
+        assert!(!queue.add(store("b", 1)));
+        assert!(matches!(queue.next(None), Next::Job(Job::Store { .. })));
+        assert!(queue.add(store("b", QUEUED_BYTES_MAX)));
+        assert!(!queue.add(store("c", 1)));
+        queue.cancel(&ObjectId::new(Key::new("b"), ETag::new("e")));
+        assert!(queue.add(store("c", 1)));
+    }
+
+    #[test]
+    fn a_closed_queue_gives_what_is_left_and_takes_nothing() {
+        let queue = Queue::default();
+        queue.add(store("a", 1));
+        queue.close();
+        assert!(!queue.add(store("b", 1)));
+        assert!(matches!(queue.next(None), Next::Job(_)));
+        assert!(matches!(queue.next(None), Next::Closed));
+    }
+
+    #[test]
+    fn waiting_ends_at_the_deadline() {
+        let queue = Queue::default();
+        assert!(matches!(queue.next(Some(Instant::now())), Next::Idle));
+    }
+}
