@@ -5,9 +5,14 @@
 //! [`dirty`] holds what was written and [`upload`] publishes it.
 
 pub mod budget;
+pub mod dirty;
 pub mod disk;
 pub mod evict;
 pub mod extent;
 pub mod index;
+pub mod memory;
 pub mod object;
+pub mod read;
+pub mod readahead;
 pub mod store;
+pub mod upload;

@@ -1,0 +1,336 @@
+//! What was written and is not yet in the store. A [`Writer`] makes one [`DirtyFile`] for each file
+//! that is open for writing; its handles share it.
+//!
+//! A file's bytes lie in buffers (`buffer`), in memory or staged on disk (`stage`), and its
+//! extents say which lie where (`content`). What was changed since which publish is counted in
+//! one place (`state`). Memory is asked for before it is used and freed in the background
+//! (`memory`); the base of a file that is not written whole is fetched first (`base`). The
+//! sending is `crate::upload`'s.
+//!
+//! What holds true:
+//! - Bytes leave memory only for the staging file, and both only when the store has them or nobody
+//!   wants them. A publish that failed loses nothing.
+//! - A sealed version never changes: buffers are frozen, staged room is not written twice.
+//! - Dirty bytes in memory stay within `WriteConfig::memory`, one file's within three quarters.
+//! - `write_now` and `read_now` take locks that are never held across a wait, and nothing else.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::budget::Share;
+use crate::disk::Staging;
+use crate::object::{ETag, Key, ObjectId};
+use crate::read::ReadCache;
+use crate::store::{ObjectStore, StoreError, UploadId};
+use crate::upload::{Ladder, Limits};
+use file::Inner;
+use memory::Memory;
+
+mod base;
+pub(crate) mod buffer;
+pub(crate) mod content;
+pub(crate) mod file;
+mod memory;
+mod pool;
+mod stage;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+
+/// Bounds of the write path.
+#[derive(Debug, Clone)]
+pub struct WriteConfig {
+    /// Dirty bytes in memory of all files together.
+    pub memory: Share,
+    /// A part's size at the start of an object, in bytes; later parts grow so that 10,000 of them
+    /// hold 5 TiB.
+    pub part_size: u64,
+    /// Parts under way at once for one file.
+    pub parts_in_flight_max: usize,
+    /// Where dirty bytes beyond the memory go. `None`: nowhere, the memory is the bound and a file
+    /// that cannot fit fails with ENOSPC.
+    pub staging: Option<Arc<Staging>>,
+    /// What happens when somebody else's version is found at publishing.
+    pub on_conflict: OnConflict,
+}
+
+/// `--on-conflict`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// The publish fails with `Changed`.
+    Fail,
+    /// Ours replaces theirs.
+    Overwrite,
+}
+
+/// What is in the store under the file's key when writing begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: the publish asks for absence.
+    Absent,
+    /// This version, whose bytes stay where they are not overwritten.
+    Keep {
+        /// The version.
+        id: ObjectId,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// This version, none of whose bytes are wanted (O_TRUNC).
+    Replace {
+        /// The version that the publish asks for.
+        etag: ETag,
+    },
+}
+
+/// A publish that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// What is in the store now.
+    pub id: ObjectId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was published, by our clock.
+    pub modified: SystemTime,
+    /// Whether nothing was written since the publish began: the file is clean.
+    pub clean: bool,
+}
+
+/// Why a write or publish failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The store said no, or did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The staging file could not take or give bytes; ENOSPC if there is no room for dirty bytes,
+    /// on disk or, without staging, in memory.
+    #[error("no room for written bytes, or the staging file failed")]
+    Staging(#[source] std::io::Error),
+    /// Past the largest object that the store takes (5 TiB).
+    #[error("past the largest object that the store takes")]
+    TooLarge,
+}
+
+/// Makes [`DirtyFile`]s; one per mount.
+#[derive(Debug)]
+pub struct Writer {
+    myself: Weak<Self>,
+    pub(crate) config: WriteConfig,
+    pub(crate) limits: Limits,
+    /// The parts of an upload that begins before the size is known.
+    pub(crate) ladder: Ladder,
+    /// Objects up to this size are sent in one request, in bytes.
+    pub(crate) put_max: u64,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) reader: Arc<ReadCache>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) memory: Memory,
+    /// Files that somebody has open, by serial.
+    files: Mutex<HashMap<u64, Weak<Inner>>>,
+    serial: AtomicU64,
+    /// Multipart uploads that the store knows of because of us.
+    pub(crate) uploads: Mutex<HashMap<UploadId, Key>>,
+    /// Writers that wait for memory.
+    pub(crate) waiting: AtomicUsize,
+    /// Whether the task that frees memory and disk runs, and how often it was asked for.
+    freeing: AtomicBool,
+    kicks: AtomicU64,
+    /// Staged bytes may have become garbage.
+    untidy: AtomicBool,
+    /// The last failure of a spill: whoever waits for memory fails with it.
+    spill_failures: watch::Sender<Option<Arc<std::io::Error>>>,
+    /// A publish or an early upload ended, or clean bytes were given up.
+    pub(crate) progress: Notify,
+    published: AtomicU64,
+    failed: AtomicU64,
+    uploaded_bytes: AtomicU64,
+}
+
+/// Levels now and counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteStats {
+    /// Dirty bytes held, in memory and staged.
+    pub dirty_bytes: u64,
+    /// Of these, staged on disk.
+    pub staged_bytes: u64,
+    /// Files with dirty bytes.
+    pub dirty_files: u64,
+    /// When the oldest of them was dirtied.
+    pub oldest_dirty: Option<SystemTime>,
+    /// Publishes that succeeded.
+    pub published: u64,
+    /// Bytes sent to the store.
+    pub uploaded_bytes: u64,
+    /// Publishes that failed.
+    pub failed: u64,
+}
+
+impl Writer {
+    /// Publishes into `store`. What was published is given to `reader`. Uploads run on `runtime`.
+    pub fn new(
+        config: WriteConfig,
+        store: Arc<dyn ObjectStore>,
+        reader: Arc<ReadCache>,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        Self::with_limits(config, Limits::S3, store, reader, runtime)
+    }
+
+    /// As [`Writer::new`], for a store with other limits than S3's.
+    pub fn with_limits(
+        config: WriteConfig,
+        limits: Limits,
+        store: Arc<dyn ObjectStore>,
+        reader: Arc<ReadCache>,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        let ladder = Ladder::growing(config.part_size, &limits);
+        Arc::new_cyclic(|myself| Self {
+            myself: myself.clone(),
+            memory: Memory::new(config.memory.clone(), config.staging.is_some()),
+            limits,
+            ladder,
+            // Two parts in one request cost one round trip; in parts they cost four.
+            put_max: (2 * ladder.first_size()).min(limits.part_max),
+            store,
+            reader,
+            runtime,
+            files: Mutex::default(),
+            serial: AtomicU64::new(0),
+            uploads: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            freeing: AtomicBool::new(false),
+            kicks: AtomicU64::new(0),
+            untidy: AtomicBool::new(false),
+            spill_failures: watch::Sender::new(None),
+            progress: Notify::new(),
+            published: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            uploaded_bytes: AtomicU64::new(0),
+            config,
+        })
+    }
+
+    /// A file whose bytes will be published under `key`. With [`Base::Absent`] and
+    /// [`Base::Replace`] it is dirty at once: even if nothing is written, an empty object is to be
+    /// published. With [`Base::Keep`] it is clean until the first write or truncation.
+    /// Never waits.
+    pub fn begin(self: &Arc<Self>, key: Key, base: Base) -> Arc<DirtyFile> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let inner = Arc::new(Inner::new(self.clone(), serial, key, base));
+        self.files.lock().insert(serial, Arc::downgrade(&inner));
+        Arc::new(DirtyFile { inner })
+    }
+
+    /// The counters. Looks at every file that is open for writing. Never waits.
+    pub fn stats(&self) -> WriteStats {
+        let mut stats = WriteStats {
+            published: self.published.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            uploaded_bytes: self.uploaded_bytes.load(Ordering::Relaxed),
+            ..WriteStats::default()
+        };
+        for file in self.files() {
+            let state = file.state.lock();
+            if let Some(since) = state.dirty_since() {
+                let bytes = state.content.covered();
+                stats.dirty_files += 1;
+                stats.dirty_bytes += bytes;
+                stats.staged_bytes += file.staged().min(bytes);
+                let oldest = stats.oldest_dirty.map_or(since, |oldest| oldest.min(since));
+                stats.oldest_dirty = Some(oldest);
+            }
+        }
+        stats
+    }
+
+    /// How many multipart uploads are under way, those included that could not be aborted.
+    pub fn uploads_under_way(&self) -> usize {
+        self.uploads.lock().len()
+    }
+
+    /// Aborts every multipart upload that is under way: for the end of a mount whose drain did not
+    /// end in time. Publishes under way fail. Waits for the store.
+    ///
+    /// # Errors
+    /// The first refusal; the others are tried all the same.
+    pub async fn abort_uploads(&self) -> Result<(), WriteError> {
+        let uploads: Vec<(UploadId, Key)> = {
+            let uploads = self.uploads.lock();
+            let entries = uploads.iter();
+            entries.map(|(id, key)| (id.clone(), key.clone())).collect()
+        };
+        let mut result = Ok(());
+        for (id, key) in uploads {
+            let aborted = self.abort(&key, &id).await;
+            result = result.and(aborted);
+        }
+        result
+    }
+
+    /// All files that somebody has open.
+    fn files(&self) -> Vec<Arc<Inner>> {
+        self.files
+            .lock()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// Has garbage in staging files given back, and memory if somebody waits for it.
+    pub(crate) fn tidy(&self) {
+        if self.config.staging.is_some() {
+            self.untidy.store(true, Ordering::SeqCst);
+        }
+        self.free_memory();
+    }
+
+    pub(crate) fn count_published(&self) {
+        self.published.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_uploaded(&self, bytes: u64) {
+        self.uploaded_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes written to one file and not yet all published. Shared by all its handles. All methods
+/// take `&self`. When the last reference goes, uploads under way are aborted and unpublished bytes
+/// are gone: whoever must not lose them looks at [`DirtyFile::is_dirty`] before.
+#[derive(Debug)]
+pub struct DirtyFile {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Drop for DirtyFile {
+    fn drop(&mut self) {
+        let inner = &self.inner;
+        let writer = &inner.writer;
+        let last = {
+            let mut files = writer.files.lock();
+            files.remove(&inner.serial);
+            files.is_empty()
+        };
+        if last {
+            writer.memory.pool.clear();
+        }
+        let sending = {
+            let mut state = inner.state.lock();
+            state.orphan = true;
+            state.upload.is_some() || state.is_sending()
+        };
+        if sending {
+            let runtime = writer.runtime.clone();
+            let inner = inner.clone();
+            runtime.spawn(async move { inner.abandon_all().await });
+        }
+    }
+}

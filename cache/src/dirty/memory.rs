@@ -1,0 +1,242 @@
+//! Who gets memory for dirty bytes, and what is done when there is none.
+//!
+//! All files draw on one share, and no file on more than three quarters of it, so that one giant
+//! writer never starves small ones. From half of the share on a task in the background frees
+//! memory: clean files give up what the store has too, then the files that hold most spill their
+//! oldest buffers to the staging file. A writer that comes too fast waits in line for what is freed.
+//!
+//! A part of the share is set aside for reading staged bytes back when they are sent. Without it a
+//! full staging disk could stop the very uploads that would free it.
+//!
+//! Without staging the share is simply the bound: a file that cannot fit fails with ENOSPC at once,
+//! and a writer that waits for other files to be published gives up after a while.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+
+use super::buffer::{Meter, PAGE, Paid};
+use super::file::Inner;
+use super::pool::Pool;
+use super::{WriteError, Writer};
+use crate::budget::{Budget, Grant, Share};
+use crate::store::STORE_TIMEOUT;
+
+/// The memory of one mount's dirty bytes.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    share: Share,
+    /// What one file may hold, in bytes.
+    pub(crate) file_max: u64,
+    pub(crate) pool: Arc<Pool>,
+    /// Above so many bytes in use the background frees some.
+    high: u64,
+    /// For staged bytes on their way to the store, and the grant that pays for it.
+    pub(crate) readback: Share,
+    _readback: Option<Grant>,
+}
+
+/// No buffer is larger: an mmap of its own, and one kernel WRITE at its largest.
+const BUFFER_MAX: u64 = 1 << 20;
+
+impl Memory {
+    /// Over `share`, a quarter of it set aside if there is staging.
+    pub(crate) fn new(share: Share, staging: bool) -> Self {
+        let aside = (share.bound() / 4 / PAGE * PAGE).max(PAGE);
+        let grant = staging.then(|| share.try_take(aside)).flatten();
+        let rest = share.bound() - grant.as_ref().map_or(0, |_| aside);
+        Self {
+            file_max: rest / 4 * 3,
+            pool: Pool::new((rest / 8 / PAGE * PAGE).clamp(PAGE, BUFFER_MAX)),
+            high: share.bound() - rest / 2,
+            readback: Budget::new(aside).share(aside),
+            _readback: grant,
+            share,
+        }
+    }
+
+    /// Whether a file that holds `meter` may have `bytes` more. One that holds nothing always may.
+    fn fits(&self, meter: &Meter, bytes: u64) -> bool {
+        meter.bytes() == 0 || meter.bytes() + bytes <= self.file_max
+    }
+
+    /// `bytes` for a file, if they are free.
+    pub(crate) fn take_now(&self, meter: &Arc<Meter>, bytes: u64) -> Option<Arc<Paid>> {
+        if !self.fits(meter, bytes) {
+            return None;
+        }
+        let grant = self.share.try_take(bytes)?;
+        Some(Paid::new(grant, bytes, meter.clone()))
+    }
+
+    /// Whether the background should free some.
+    fn is_high(&self) -> bool {
+        self.share.used() > self.high
+    }
+}
+
+/// Counts a writer that waits for memory.
+struct Waiting<'a>(&'a Writer);
+
+impl<'a> Waiting<'a> {
+    fn new(writer: &'a Writer) -> Self {
+        writer.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(writer)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Inner {
+    /// `bytes` of memory, when they are free. Waits for the staging disk, for publishes, for other
+    /// uses of memory.
+    ///
+    /// # Errors
+    /// `Staging` if the disk takes no more, or if there is none and waiting is hopeless.
+    pub(crate) async fn reserve(&self, bytes: u64) -> Result<Arc<Paid>, WriteError> {
+        let writer = &self.writer;
+        let mut failures = writer.spill_failures.subscribe();
+        let _waiting = Waiting::new(writer);
+        writer.free_memory();
+        let hopeless = async {
+            match writer.config.staging {
+                Some(_) => spill_failed(&mut failures).await,
+                None => self.no_room(bytes).await,
+            }
+        };
+        let granted = async {
+            loop {
+                let freed = self.meter.freed.notified();
+                tokio::pin!(freed);
+                freed.as_mut().enable();
+                if writer.memory.fits(&self.meter, bytes) {
+                    break writer.memory.share.take(bytes).await;
+                }
+                freed.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            grant = granted => Ok(Paid::new(grant, bytes, self.meter.clone())),
+            error = hopeless => Err(WriteError::Staging(error)),
+        }
+    }
+
+    /// Ends when waiting for memory without staging makes no sense.
+    async fn no_room(&self, bytes: u64) -> io::Error {
+        let patience = tokio::time::sleep(STORE_TIMEOUT);
+        tokio::pin!(patience);
+        loop {
+            let progress = self.writer.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            let own = !self.writer.memory.fits(&self.meter, bytes);
+            if own && !self.state.lock().is_sending() {
+                break;
+            }
+            tokio::select! {
+                () = progress => {}
+                () = &mut patience => break,
+            }
+        }
+        io::Error::from_raw_os_error(libc::ENOSPC)
+    }
+}
+
+async fn spill_failed(failures: &mut watch::Receiver<Option<Arc<io::Error>>>) -> io::Error {
+    // The sender lives in the writer, which the caller holds.
+    let _ = failures.changed().await;
+    match &*failures.borrow() {
+        Some(error) => duplicate(error),
+        None => io::Error::other("the staging file is closed"),
+    }
+}
+
+/// A second error like this one.
+pub(crate) fn duplicate(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+impl Writer {
+    /// Starts the task that frees memory and disk, if that is wanted and it does not run.
+    pub(crate) fn free_memory(&self) {
+        if !self.wants_memory() && !self.untidy.load(Ordering::SeqCst) {
+            return;
+        }
+        self.kicks.fetch_add(1, Ordering::SeqCst);
+        if self.freeing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let Some(writer) = self.myself.upgrade() else {
+            return;
+        };
+        self.runtime.spawn(async move {
+            loop {
+                let kicks = writer.kicks.load(Ordering::SeqCst);
+                writer.free_some().await;
+                writer.freeing.store(false, Ordering::SeqCst);
+                // Whoever asked after the last look was turned away; look again for them.
+                let asked = writer.kicks.load(Ordering::SeqCst) != kicks;
+                if !asked || writer.freeing.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn wants_memory(&self) -> bool {
+        let spills = self.config.staging.is_some();
+        (spills && self.memory.is_high()) || self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Frees memory until enough is free or nothing more can be done.
+    async fn free_some(&self) {
+        if self.untidy.swap(false, Ordering::SeqCst) {
+            for file in self.files() {
+                file.sweep().await;
+            }
+        }
+        if self.wants_memory() {
+            for file in self.files() {
+                file.state.lock().reclaim();
+            }
+            self.progress.notify_waiters();
+        }
+        while self.config.staging.is_some() && self.wants_memory() {
+            match self.spill_largest().await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    self.spill_failures.send_replace(Some(Arc::new(error)));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Spills some of the file that holds most memory and has something to spill. Gives how many
+    /// bytes.
+    async fn spill_largest(&self) -> io::Result<u64> {
+        let mut files = self.files();
+        files.sort_by_key(|file| std::cmp::Reverse(file.meter.bytes()));
+        for file in files {
+            let bytes = file.spill(SPILL).await?;
+            if bytes > 0 {
+                return Ok(bytes);
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// How much is spilled in one request of the disk, in bytes.
+const SPILL: u64 = 4 << 20;

@@ -1,0 +1,230 @@
+//! Memory and staging: what is bounded, who waits, who fails.
+
+use super::*;
+
+#[tokio::test]
+async fn appends_of_one_byte_share_buffers() {
+    let world = world();
+    let file = world.create();
+    for at in 0..100_000 {
+        assert!(file.write_now(at, &[at as u8]));
+    }
+    let extents = file.inner.state.lock().content.count();
+    assert!(extents < 20, "{extents} extents");
+    let held = file.inner.meter.bytes();
+    assert!(held < 300_000, "{held} bytes of memory");
+    let expected: Vec<u8> = (0..100_000u64).map(|at| at as u8).collect();
+    assert_eq!(contents(&file).await, expected);
+}
+
+#[tokio::test]
+async fn small_appends_with_a_publish_after_each_share_memory() {
+    let world = world();
+    let file = world.create();
+    for at in 0..200 {
+        file.write(at * 10, &[at as u8; 10]).await.unwrap();
+        publish(&file).await.unwrap();
+    }
+    assert!(file.inner.meter.bytes() <= 8192);
+    assert_eq!(world.store.bytes("f").unwrap(), contents(&file).await);
+}
+
+#[tokio::test]
+async fn rewriting_one_place_takes_no_more_memory() {
+    let world = world();
+    let file = world.create();
+    for round in 0..10_000u64 {
+        assert!(file.write_now(round % 7, &[round as u8; 4096]));
+    }
+    assert!(file.inner.meter.bytes() <= 3 * 4096);
+}
+
+#[tokio::test]
+async fn a_sparse_tebibyte_takes_no_memory() {
+    let world = world();
+    let file = world.create();
+    file.set_size(1 << 40).await.unwrap();
+    assert_eq!(world.share.used(), 0);
+    file.write((1 << 40) - 3, b"end").await.unwrap();
+    let mut buf = [9; 8];
+    assert_eq!(file.read_now(1 << 39, &mut buf), Some(8));
+    assert_eq!(buf, [0; 8]);
+    assert_eq!(file.read_now((1 << 40) - 5, &mut buf), Some(5));
+    assert_eq!(&buf[..5], b"\0\0end");
+    assert_eq!(world.writer.stats().dirty_bytes, 3);
+    settle().await;
+    assert_eq!(world.store.calls(), []);
+}
+
+#[tokio::test]
+async fn a_file_larger_than_memory_goes_through_staging_within_the_bound() {
+    let world = Setup {
+        memory: 256 * KIB,
+        staging: true,
+        ..Setup::default()
+    }
+    .build();
+    let file = world.create();
+    let bytes = pattern(3 << 20, 7);
+    for (index, piece) in bytes.chunks(5000).enumerate() {
+        file.write(index as u64 * 5000, piece).await.unwrap();
+        assert!(file.inner.meter.bytes() <= 192 * KIB);
+        assert!(world.share.used() <= 256 * KIB);
+    }
+    assert!(world.writer.stats().staged_bytes > 2 << 20);
+    assert_eq!(contents(&file).await, bytes);
+    publish(&file).await.unwrap();
+    assert_eq!(world.store.bytes("f").unwrap(), bytes);
+    world.disk.set_capacity(Some(10 << 20));
+    drop(file);
+    settle().await;
+    assert_eq!(world.free().await, 10 << 20);
+}
+
+#[tokio::test]
+async fn garbage_in_the_staging_file_is_given_back() {
+    let world = Setup {
+        memory: 256 * KIB,
+        staging: true,
+        ..Setup::default()
+    }
+    .build();
+    // Ten times the file would not fit.
+    world.disk.set_capacity(Some(3 << 20));
+    let file = world.create();
+    for round in 0..10 {
+        for at in (0..1 << 20).step_by(8192) {
+            file.write(at, &pattern(8192, round)).await.unwrap();
+        }
+    }
+    file.set_size(0).await.unwrap();
+    settle().await;
+    assert_eq!(file.inner.staged(), 0);
+    assert_eq!(world.free().await, 3 << 20);
+    file.write(0, b"again").await.unwrap();
+    publish(&file).await.unwrap();
+    assert_eq!(world.store.bytes("f").unwrap(), "again");
+}
+
+#[tokio::test]
+async fn a_full_staging_disk_fails_the_writer_and_not_the_publish() {
+    let world = Setup {
+        memory: 256 * KIB,
+        staging: true,
+        ..Setup::default()
+    }
+    .build();
+    let file = world.create();
+    let bytes = pattern(1 << 20, 7);
+    file.write(0, &bytes).await.unwrap();
+    world.disk.set_capacity(Some(0));
+    let mut at = 1 << 20;
+    let error = loop {
+        match file.write(at, &[1; 4096]).await {
+            Ok(()) => at += 4096,
+            Err(error) => break error,
+        }
+    };
+    assert!(is_full(&error), "{error:?}");
+    assert_eq!(file.size(), at);
+    publish(&file).await.unwrap();
+    let stored = world.store.bytes("f").unwrap();
+    assert_eq!(stored.len() as u64, at);
+    assert_eq!(stored[..1 << 20], bytes);
+    world.disk.set_capacity(None);
+    file.write(at, &vec![1; 100_000]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_staging_disk_that_cannot_be_read_fails_the_publish_and_keeps_the_file_dirty() {
+    let world = Setup {
+        memory: 256 * KIB,
+        staging: true,
+        ..Setup::default()
+    }
+    .build();
+    let file = world.create();
+    let gate = world.store.gate(Call::PutPart);
+    let bytes = pattern(1 << 20, 7);
+    file.write(0, &bytes).await.unwrap();
+    world.disk.fail_reads(Some(libc::EIO));
+    gate.open();
+    let error = publish(&file).await.unwrap_err();
+    assert!(matches!(error, WriteError::Staging(_)), "{error:?}");
+    assert!(file.is_dirty());
+    world.disk.fail_reads(None);
+    publish(&file).await.unwrap();
+    assert_eq!(world.store.bytes("f").unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn one_giant_writer_leaves_memory_for_small_files() {
+    let world = Setup {
+        memory: 256 * KIB,
+        ..Setup::default()
+    }
+    .build();
+    let giant = world.create();
+    let mut at = 0;
+    while giant.write_now(at, &[1; 8192]) {
+        at += 8192;
+    }
+    let small = world.writer.begin(Key::new("small"), Base::Absent);
+    assert!(small.write_now(0, &vec![2; 10_000]));
+}
+
+#[tokio::test]
+async fn without_staging_a_file_that_cannot_fit_fails_and_does_not_hang() {
+    let world = Setup {
+        memory: 64 * KIB,
+        ..Setup::default()
+    }
+    .build();
+    let file = world.create();
+    let mut at = 0;
+    let error = loop {
+        match file.write(at, &[1; 4096]).await {
+            Ok(()) => at += 4096,
+            Err(error) => break error,
+        }
+    };
+    assert!(is_full(&error), "{error:?}");
+    assert_eq!(file.size(), at, "nothing of a failed write is in the file");
+    publish(&file).await.unwrap();
+    assert_eq!(world.store.bytes("f").unwrap().len() as u64, at);
+}
+
+#[tokio::test]
+async fn a_writer_waits_for_what_other_files_give_back() {
+    let world = Setup {
+        memory: 64 * KIB,
+        ..Setup::default()
+    }
+    .build();
+    let other = world.writer.begin(Key::new("other"), Base::Absent);
+    other.write(0, &vec![1; 40_000]).await.unwrap();
+    let file = world.create();
+    let task = tokio::spawn({
+        let file = file.clone();
+        async move { file.write(0, &vec![2; 32_768]).await }
+    });
+    settle().await;
+    assert!(!task.is_finished());
+    publish(&other).await.unwrap();
+    task.await.unwrap().unwrap();
+    assert_eq!(contents(&file).await, vec![2; 32_768]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_waits_for_idle_files_gives_up_after_a_while() {
+    let world = Setup {
+        memory: 64 * KIB,
+        ..Setup::default()
+    }
+    .build();
+    let other = world.writer.begin(Key::new("other"), Base::Absent);
+    other.write(0, &vec![1; 40_000]).await.unwrap();
+    let file = world.create();
+    let error = file.write(0, &vec![2; 32_768]).await.unwrap_err();
+    assert!(is_full(&error), "{error:?}");
+}

@@ -1,0 +1,243 @@
+//! Sends parts while the file is still written, so that the close of a large file waits for its
+//! last parts only.
+//!
+//! One task a file, while there is something to send. It begins the multipart upload when the
+//! second full part is there, and sends a part when the writer has moved past it by another one:
+//! writers that go back do so by a header or a block, seldom by a whole part. A part that is dirtied
+//! after it was sent is sent again at the publish and not before, so no pattern of writes costs
+//! more than one early upload of the file.
+//!
+//! Early sending never fails a write: when the store refuses something it stops, and the publish
+//! tries again and reports.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::parts::{Claim, Upload};
+use super::{Ladder, parts};
+use crate::dirty::WriteError;
+use crate::dirty::file::Inner;
+use crate::dirty::state::State;
+use crate::extent::Extent;
+use crate::object::Key;
+use crate::store::{Metadata, Part, StoreErrorKind, UploadId};
+
+impl State {
+    /// Notes a write for early sending. Whether there is a part to send now.
+    pub(crate) fn wrote(&mut self, extent: Extent, ladder: &Ladder) -> bool {
+        self.early.wrote(extent, ladder.first_size());
+        self.early_part(ladder).is_some()
+    }
+
+    /// The next part to send early, if there is one. `ladder` is that of an upload not yet begun.
+    fn early_part(&mut self, ladder: &Ladder) -> Option<(u32, Extent)> {
+        if self.orphan || self.sealed.is_some() {
+            return None;
+        }
+        let ladder = self.upload.as_ref().map_or(*ladder, |upload| upload.ladder);
+        loop {
+            let (number, part) = self.early.candidate(&ladder)?;
+            if self.content.covers(part) {
+                return Some((number, part));
+            }
+            // A hole, or a write that is late: the publish will send it.
+            self.early.proposed(number);
+        }
+    }
+
+    /// Asks for the next part to send early, and notes it as on its way.
+    fn claim_early(&mut self) -> Option<(UploadId, Key, u32, Extent)> {
+        loop {
+            let ladder = self.upload.as_ref()?.ladder;
+            let (number, part) = self.early_part(&ladder)?;
+            self.early.proposed(number);
+            let upload = self.upload.as_mut()?;
+            if upload.claim(number, part.len) == Claim::Yours {
+                return Some((upload.id.clone(), upload.key.clone(), number, part));
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Sends what can be sent early, in a task. Never waits.
+    pub(crate) fn send_early(self: &Arc<Self>) {
+        let ran = std::mem::replace(&mut self.state.lock().early.running, true);
+        if ran {
+            self.parts_moved.notify_waiters();
+        } else {
+            let inner = self.clone();
+            self.writer.runtime.spawn(inner.run_early());
+        }
+    }
+
+    async fn run_early(self: Arc<Self>) {
+        let ran = Running(&self);
+        let begun = {
+            let _creating = self.creating.lock().await;
+            let wanted = {
+                let state = self.state.lock();
+                // A publish has begun meanwhile: it decides.
+                (state.sealed.is_none() && !state.orphan).then(|| state.metadata.clone())
+            };
+            match wanted {
+                Some(metadata) => self.begin_upload(&metadata, self.writer.ladder).await,
+                None => Ok(()),
+            }
+        };
+        if begun.is_err() {
+            self.state.lock().early.off = true;
+        }
+        let mut sends = FuturesUnordered::new();
+        loop {
+            let moved = self.parts_moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            {
+                let mut state = self.state.lock();
+                while sends.len() < self.writer.config.parts_in_flight_max
+                    && let Some((id, key, number, part)) = state.claim_early()
+                {
+                    sends.push(self.send_part(id, key, number, part));
+                }
+                if sends.is_empty() {
+                    state.early.running = false;
+                    break;
+                }
+            }
+            tokio::select! {
+                Some(sent) = sends.next() => {
+                    if sent.is_err() {
+                        self.state.lock().early.off = true;
+                    }
+                }
+                () = moved => {}
+            }
+        }
+        drop(ran);
+    }
+
+    /// Begins a multipart upload unless there is one. The caller holds `creating`. Waits for the
+    /// store.
+    pub(crate) async fn begin_upload(
+        &self,
+        metadata: &Metadata,
+        ladder: Ladder,
+    ) -> Result<(), WriteError> {
+        let key = {
+            let state = self.state.lock();
+            if state.upload.is_some() {
+                return Ok(());
+            }
+            state.key.clone()
+        };
+        let id = self.writer.store.create_multipart(&key, metadata).await?;
+        self.writer.uploads.lock().insert(id.clone(), key.clone());
+        let upload = Upload::new(id, key, metadata.clone(), ladder);
+        self.state.lock().upload = Some(upload);
+        Ok(())
+    }
+
+    /// Sends a part that was claimed: of the sealed version if there is one. Waits for the store.
+    pub(crate) async fn send_part(
+        &self,
+        id: UploadId,
+        key: Key,
+        number: u32,
+        extent: Extent,
+    ) -> Result<(), WriteError> {
+        let mut settle = Settle {
+            inner: self,
+            id,
+            number,
+            part: None,
+        };
+        let permit = self.sends.acquire().await;
+        let found = {
+            let state = self.state.lock();
+            match &state.sealed {
+                Some(sealed) => sealed.version.find(extent),
+                None => state.content.find(extent),
+            }
+        };
+        let mut payload = self.payload(found).await?;
+        let bytes = std::mem::take(&mut payload.bytes);
+        let store = &self.writer.store;
+        let part = store.put_part(&key, &settle.id, number, bytes).await?;
+        drop(permit);
+        self.writer.count_uploaded(payload.len);
+        settle.part = Some(Part {
+            size: payload.len,
+            ..part
+        });
+        Ok(())
+    }
+
+    /// Gives up the upload under way, if there is one: waits for its parts, then aborts it. A store
+    /// that does not answer keeps it on the writer's list.
+    pub(crate) async fn abandon_upload(&self) {
+        let upload = loop {
+            let moved = self.parts_moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            {
+                let mut state = self.state.lock();
+                match &state.upload {
+                    None => return,
+                    Some(upload) if upload.is_busy() => {}
+                    Some(_) => break state.upload.take(),
+                }
+            }
+            moved.await;
+        };
+        if let Some(parts::Upload { id, key, .. }) = upload {
+            let _ = self.writer.abort(&key, &id).await;
+        }
+    }
+}
+
+/// However the sending of a part ends, the upload knows.
+struct Settle<'a> {
+    inner: &'a Inner,
+    id: UploadId,
+    number: u32,
+    part: Option<Part>,
+}
+
+impl Drop for Settle<'_> {
+    fn drop(&mut self) {
+        if let Some(upload) = &mut self.inner.state.lock().upload
+            && upload.id == self.id
+        {
+            upload.settle(self.number, self.part.take());
+        }
+        self.inner.parts_moved.notify_waiters();
+    }
+}
+
+/// However the task ends, nobody waits for it in vain.
+struct Running<'a>(&'a Inner);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state.lock().early.running = false;
+        }
+        self.0.writer.progress.notify_waiters();
+    }
+}
+
+impl crate::dirty::Writer {
+    /// Gives up an upload at the store. One that the store does not know is given up already.
+    pub(crate) async fn abort(&self, key: &Key, id: &UploadId) -> Result<(), WriteError> {
+        match self.store.abort(key, id).await {
+            Ok(()) => {}
+            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.uploads.lock().remove(id);
+        Ok(())
+    }
+}
