@@ -1,0 +1,124 @@
+//! Our answer to INIT: what the kernel may do for us and which rules of the game are on. fuser
+//! reads INIT and writes the answer; this is the filesystem that it asks, and nothing else of it is
+//! ever called.
+
+use std::io;
+use std::sync::Arc;
+
+use fuser::{Filesystem, InitFlags, KernelConfig};
+use parking_lot::Mutex;
+
+use super::options::{MountOptions, Plan};
+
+/// What is wanted wherever the kernel offers it. fuser adds FUSE_ASYNC_READ (readahead requests of
+/// one file go out side by side), FUSE_BIG_WRITES and FUSE_MAX_PAGES (requests of more than a page,
+/// up to max_write) by itself.
+///
+/// Left out on purpose: FUSE_WRITEBACK_CACHE (the kernel would own size and mtime, and errors would
+/// come after close), FUSE_POSIX_LOCKS and FUSE_FLOCK_LOCKS (locks stay the kernel's, local to the
+/// mount), FUSE_SPLICE_* (measured slower than copies), FUSE_AUTO_INVAL_DATA (a handle keeps the
+/// version it opened; open decides whether pages stay), FUSE_CACHE_SYMLINKS (a link replaced in
+/// the bucket would never be seen), FUSE_DONT_MASK (the kernel applies the umask),
+/// FUSE_REQUEST_TIMEOUT (an upload longer than it would abort the mount).
+const WANTED: &[InitFlags] = &[
+    // Direct reads and writes of one file go out side by side.
+    InitFlags::FUSE_ASYNC_DIO,
+    // Look-ups and listings of one directory go out side by side.
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    // `ls -l` gets attributes with the names; AUTO lets plain `ls` do without.
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    // O_TRUNC comes with OPEN instead of as a SETATTR before it: one request, and a file that is
+    // overwritten whole need not be fetched.
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    // Without it the kernel asks for the attribute security.capability before every write. The
+    // set-user-id bits that we would have to clear mean nothing on a nosuid mount.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+];
+
+/// What came out of INIT.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Negotiated {
+    pub(super) minor: u32,
+    pub(super) ring: bool,
+    pub(super) passthrough: bool,
+}
+
+/// Answers INIT.
+#[derive(Debug)]
+pub(super) struct Init {
+    max_write: u32,
+    max_background: u16,
+    passthrough: bool,
+    ring: bool,
+    negotiated: Arc<Mutex<Negotiated>>,
+}
+
+impl Init {
+    /// `ring` says that everything is ready to register.
+    pub(super) fn new(
+        options: &MountOptions,
+        plan: &Plan,
+        ring: bool,
+        negotiated: Arc<Mutex<Negotiated>>,
+    ) -> Self {
+        Self {
+            max_write: plan.max_write,
+            max_background: plan.max_background,
+            passthrough: options.passthrough,
+            ring,
+            negotiated,
+        }
+    }
+}
+
+impl Filesystem for Init {
+    fn init(&mut self, _request: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            // Not offered: an older kernel, that does without.
+            let _ = config.add_capabilities(*flag);
+        }
+        let mut ask = |flag| config.add_capabilities(flag).is_ok();
+        let mut negotiated = Negotiated {
+            ring: self.ring && ask(InitFlags::FUSE_OVER_IO_URING),
+            // Offered to everybody; registering a backing file wants CAP_SYS_ADMIN.
+            passthrough: self.passthrough && may_pass_through() && ask(InitFlags::FUSE_PASSTHROUGH),
+            ..Negotiated::default()
+        };
+        if negotiated.passthrough {
+            // 1: the backing file lies on an ordinary filesystem, and this mount may be the lower
+            // layer of one stacked filesystem.
+            negotiated.passthrough = config.set_max_stack_depth(1).is_ok();
+        }
+        negotiated.minor = config.kernel_abi().1;
+        set(self.max_write, |value| config.set_max_write(value));
+        // No more than max_write, or max_pages and with it the payloads would have to be larger.
+        set(self.max_write, |value| config.set_max_readahead(value));
+        set(self.max_background, |value| {
+            config.set_max_background(value)
+        });
+        *self.negotiated.lock() = negotiated;
+        Ok(())
+    }
+}
+
+/// Sets a value, or the nearest one that is taken.
+fn set<T>(value: T, mut set: impl FnMut(T) -> Result<T, T>) {
+    if let Err(nearest) = set(value) {
+        let _ = set(nearest);
+    }
+}
+
+/// CAP_SYS_ADMIN in the first user namespace, as `fuse_backing_open` wants it. In a user namespace
+/// the bit says nothing, and the kernel's refusal at the first backing file is handled as well.
+fn may_pass_through() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return false;
+    };
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << CAP_SYS_ADMIN) != 0)
+}

@@ -1,0 +1,218 @@
+//! What is said to the kernel unasked: invalidations, and backing files for passthrough.
+//!
+//! An invalidation takes locks that a request of the same inode or directory may hold in the
+//! kernel until it is answered (`fuse_reverse_inval_entry` takes the parent's lock,
+//! `invalidate_inode_pages2_range` waits for pages that a READ fills). Sent from the thread that
+//! should answer that request, it would wait for itself. So invalidations go into a bounded queue
+//! and a thread of their own, `fuse-notify`, sends them: they never wait here, and arrive a little
+//! later.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use fuser::{INodeNo, Notifier};
+use parking_lot::{Condvar, Mutex};
+use tracing::{debug, warn};
+
+use crate::fuse::Name;
+use crate::fuse::ring::sys;
+
+/// Most invalidations that wait to be sent.
+const QUEUE_MAX: usize = 16 << 10;
+
+/// The way to the kernel for what no request asked for. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Kernel(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    device: Arc<OwnedFd>,
+    passthrough: bool,
+    notifier: Notifier,
+    /// Guards the queue; a leaf in the lock order.
+    queue: Mutex<Queue>,
+    more: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    notes: VecDeque<Note>,
+    stopped: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Note {
+    Inode { ino: u64, offset: i64, len: i64 },
+    Entry { parent: u64, name: Name },
+}
+
+impl Kernel {
+    pub(super) fn new(notifier: Notifier, device: OwnedFd, passthrough: bool) -> Self {
+        Self(Arc::new(Inner {
+            device: Arc::new(device),
+            passthrough,
+            notifier,
+            queue: Mutex::default(),
+            more: Condvar::new(),
+            dropped: AtomicU64::new(0),
+        }))
+    }
+
+    /// Makes the kernel forget attributes and pages of `ino`, soon. False if the queue is full or
+    /// the mount has ended: then it believes them until they expire.
+    pub fn invalidate_inode(&self, ino: u64) -> bool {
+        self.push(Note::Inode {
+            ino,
+            offset: 0,
+            len: 0,
+        })
+    }
+
+    /// Makes the kernel forget attributes of `ino` and its pages in `[offset, offset + len)`, soon.
+    /// `len` 0 means to the end. Result as above.
+    pub fn invalidate_range(&self, ino: u64, offset: u64, len: u64) -> bool {
+        self.push(Note::Inode {
+            ino,
+            offset: i64::try_from(offset).unwrap_or(i64::MAX),
+            len: i64::try_from(len).unwrap_or(0),
+        })
+    }
+
+    /// Makes the kernel look `name` in `parent` up again, soon. Result as above.
+    pub fn invalidate_entry(&self, parent: u64, name: &[u8]) -> bool {
+        self.push(Note::Entry {
+            parent,
+            name: name.into(),
+        })
+    }
+
+    /// Registers `file` as a backing file: opens that are answered with FOPEN_PASSTHROUGH and
+    /// [`BackingId::id`] read and write it without us. Every open of one inode must use the same
+    /// id while any is open, or the kernel refuses with EIO. The file is closed to the kernel when
+    /// the last clone of an `Arc` around the id is dropped; opens that use it keep it. Never waits.
+    ///
+    /// # Errors
+    /// `Unsupported` if INIT did not grant passthrough; the kernel's refusal otherwise (EPERM
+    /// without CAP_SYS_ADMIN, ELOOP if the file lies on a stacked filesystem).
+    pub fn open_backing(&self, file: &File) -> io::Result<BackingId> {
+        if !self.0.passthrough {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let id = fuser::BackingId::create_raw(self.0.device.as_fd(), file)?;
+        Ok(BackingId {
+            id: id as i32,
+            device: Arc::clone(&self.0.device),
+        })
+    }
+
+    /// Whether [`Kernel::open_backing`] may work.
+    pub fn passthrough(&self) -> bool {
+        self.0.passthrough
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Starts the sending thread.
+    pub(super) fn start(&self) -> io::Result<()> {
+        let kernel = self.clone();
+        thread::Builder::new()
+            .name("fuse-notify".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || kernel.run())
+            .map(drop)
+    }
+
+    /// Ends the sending thread; what waits is dropped.
+    pub(super) fn stop(&self) {
+        let mut queue = self.0.queue.lock();
+        queue.stopped = true;
+        queue.notes.clear();
+        drop(queue);
+        self.0.more.notify_all();
+    }
+
+    fn push(&self, note: Note) -> bool {
+        let mut queue = self.0.queue.lock();
+        if queue.stopped {
+            return false;
+        }
+        if queue.notes.back() == Some(&note) {
+            return true;
+        }
+        if queue.notes.len() >= QUEUE_MAX {
+            drop(queue);
+            if self.0.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+                warn!("invalidations are dropped: the kernel does not take them fast enough");
+            }
+            return false;
+        }
+        queue.notes.push_back(note);
+        drop(queue);
+        self.0.more.notify_one();
+        true
+    }
+
+    fn run(&self) {
+        loop {
+            let note = {
+                let mut queue = self.0.queue.lock();
+                loop {
+                    if queue.stopped {
+                        return;
+                    }
+                    if let Some(note) = queue.notes.pop_front() {
+                        break note;
+                    }
+                    self.0.more.wait(&mut queue);
+                }
+            };
+            self.send(&note);
+        }
+    }
+
+    fn send(&self, note: &Note) {
+        let notifier = &self.0.notifier;
+        let sent = match note {
+            Note::Inode { ino, offset, len } => notifier.inval_inode(INodeNo(*ino), *offset, *len),
+            Note::Entry { parent, name } => {
+                notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
+            }
+        };
+        if let Err(cause) = sent {
+            // Unmounted, or an entry that is a mount point: nothing that could be mended here.
+            debug!(?note, %cause, "invalidation not taken");
+        }
+    }
+}
+
+/// A file that the kernel reads and writes in our stead. Put it into an `Arc` to share it.
+#[derive(Debug)]
+pub struct BackingId {
+    id: i32,
+    device: Arc<OwnedFd>,
+}
+
+impl BackingId {
+    /// The number for [`OpenOut::backing_id`](crate::fuse::abi::OpenOut).
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+}
+
+impl Drop for BackingId {
+    fn drop(&mut self) {
+        if let Err(errno) = sys::close_backing(self.device.as_fd(), self.id) {
+            debug!(id = self.id, %errno, "backing file not closed");
+        }
+    }
+}

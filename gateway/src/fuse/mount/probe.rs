@@ -1,0 +1,91 @@
+//! Can the ring be had? Asked before INIT is answered, because afterwards there is no way back:
+//! each cause by its name, with what mends it. The last word is INIT's own: the kernel offers the
+//! flag only where it is switched on.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use io_uring::{IoUring, cqueue, squeue};
+use nix::errno::Errno;
+
+/// Why FUSE over io_uring cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// The kernel's fuse module does not know it.
+    #[error("this kernel has no FUSE over io_uring; it came with Linux 6.14")]
+    Unknown,
+    /// It is switched off.
+    #[error("fuse.enable_uring is off; as root: echo Y > /sys/module/fuse/parameters/enable_uring")]
+    Disabled,
+    /// `io_uring_setup` is not allowed.
+    #[error(
+        "io_uring_setup is denied; allow it in the seccomp profile and set kernel.io_uring_disabled=0"
+    )]
+    Denied,
+    /// `io_uring_setup` failed otherwise.
+    #[error("io_uring_setup failed: {0}")]
+    Setup(String),
+    /// INIT did not offer it.
+    #[error("the kernel did not offer FUSE over io_uring at INIT")]
+    NotOffered,
+    /// A ring thread could not make its queue or the slots' memory.
+    #[error("the ring threads could not be set up: {0}")]
+    Rings(String),
+}
+
+/// Whether the ring can be had, as far as can be told without a mount. Never waits.
+///
+/// # Errors
+/// The first cause that stands in the way.
+pub fn probe() -> Result<(), Unavailable> {
+    enabled(Path::new("/sys/module/fuse"))?;
+    IoUring::<squeue::Entry128, cqueue::Entry>::builder()
+        .build(2)
+        .map(drop)
+        .map_err(|cause| setup_error(&cause))
+}
+
+fn enabled(module: &Path) -> Result<(), Unavailable> {
+    if !module.exists() {
+        // Not loaded yet, or no /sys in this container: INIT will tell.
+        return Ok(());
+    }
+    match fs::read_to_string(module.join("parameters/enable_uring")) {
+        Ok(text) if matches!(text.trim(), "Y" | "y" | "1") => Ok(()),
+        Ok(_) => Err(Unavailable::Disabled),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Unavailable::Unknown),
+        Err(_) => Ok(()),
+    }
+}
+
+fn setup_error(cause: &io::Error) -> Unavailable {
+    match cause.raw_os_error().map(Errno::from_raw) {
+        // Docker's profile answers EPERM, gVisor ENOSYS, some profiles EACCES.
+        Some(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => Unavailable::Denied,
+        _ => Unavailable::Setup(cause.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_by_its_name() {
+        let module = tempfile::tempdir().expect("a directory");
+        assert_eq!(enabled(&module.path().join("absent")), Ok(()));
+        assert_eq!(enabled(module.path()), Err(Unavailable::Unknown));
+        let parameters = module.path().join("parameters");
+        fs::create_dir(&parameters).expect("a directory");
+        fs::write(parameters.join("enable_uring"), "N\n").expect("a file");
+        assert_eq!(enabled(module.path()), Err(Unavailable::Disabled));
+        fs::write(parameters.join("enable_uring"), "Y\n").expect("a file");
+        assert_eq!(enabled(module.path()), Ok(()));
+        let denied = io::Error::from_raw_os_error(libc::EPERM);
+        assert_eq!(setup_error(&denied), Unavailable::Denied);
+        let full = io::Error::from_raw_os_error(libc::ENOMEM);
+        assert!(matches!(setup_error(&full), Unavailable::Setup(_)));
+    }
+}

@@ -1,0 +1,5 @@
+//! ackfs: an S3 bucket as a filesystem whose `close()` means "in the bucket".
+//!
+//! ARCHITECTURE.md has the map. The binary is thin; everything is here so that tests can reach it.
+
+pub mod fuse;
