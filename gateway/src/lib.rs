@@ -3,3 +3,4 @@
 //! ARCHITECTURE.md has the map. The binary is thin; everything is here so that tests can reach it.
 
 pub mod fuse;
+pub mod s3;

@@ -1,0 +1,182 @@
+//! The object store over the AWS SDK.
+//!
+//! [`S3Store`] implements [`ObjectStore`]: what that trait promises is kept here. The SDK builds,
+//! signs and reads single requests; everything around a request is ours: who may send now
+//! (`lanes`), how often and how long (`attempt`), what an answer means (`error`), whether a lost
+//! answer was a success (`lost`), what checksum goes with the bytes (`payload`). The calls stand in
+//! `get`, `put`, `multipart`, `copy` and `list`; `connect` finds the endpoint and the credentials and
+//! says in one line why that failed, `probe` finds out which conditions the endpoint honours.
+//!
+//! No word of FUSE, inodes or errno here, and no cache: a call goes to the store.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ackfs_cache::extent::Extent;
+use ackfs_cache::object::{ETag, Key, ObjectId};
+use ackfs_cache::store::{
+    BoxFuture, Condition, CopyMetadata, Fetched, Lane, ListPage, ListRequest, Metadata, ObjectInfo,
+    ObjectStore, Part, StoreResult, UploadId,
+};
+use bytes::Bytes;
+
+mod attempt;
+mod config;
+mod connect;
+mod copy;
+mod core;
+mod error;
+mod explain;
+mod get;
+mod lanes;
+mod list;
+mod lost;
+mod multipart;
+mod payload;
+mod probe;
+mod put;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Checksum, PathStyle, S3Config};
+pub use connect::{Capabilities, ConnectError, ConnectErrorKind};
+pub use probe::{ConditionalSupport, Honoured};
+pub use stats::{Kind, KindStats, LaneStats, StoreStats, StoreTelemetry};
+
+use self::core::Core;
+
+/// One bucket of an S3 endpoint.
+pub struct S3Store {
+    core: Arc<Core>,
+}
+
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Store")
+            .field("bucket", &self.core.config.bucket)
+            .field("prefix", &self.core.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl S3Store {
+    /// Which conditional writes the endpoint honours, by trying. Writes nothing where it honours
+    /// them, else an empty object below the prefix for a moment. What it finds is used from then
+    /// on. [`S3Store::connect`] has done it already unless the mount is read-only.
+    ///
+    /// # Errors
+    /// As of a write that failed for a reason that says nothing about conditions. Waits for the
+    /// store.
+    pub async fn probe_conditional_writes(&self) -> StoreResult<ConditionalSupport> {
+        self.core.probe_conditional_writes().await
+    }
+
+    /// What is known by now about the conditional writes of the endpoint. Never waits.
+    pub fn conditional_support(&self) -> ConditionalSupport {
+        *self.core.support.read()
+    }
+
+    /// What the store was asked so far and how that went. Never waits.
+    pub fn stats(&self) -> StoreStats {
+        self.core.recorder.snapshot(&self.core.lanes)
+    }
+
+    /// Where latencies go from now on. Only the first call counts.
+    ///
+    /// # Errors
+    /// Gives the handles back if there are some already.
+    pub fn set_telemetry(&self, telemetry: StoreTelemetry) -> Result<(), StoreTelemetry> {
+        self.core.recorder.set_telemetry(telemetry)
+    }
+}
+
+impl ObjectStore for S3Store {
+    fn head<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, StoreResult<ObjectInfo>> {
+        Box::pin(self.core.head(key))
+    }
+
+    fn get<'a>(
+        &'a self,
+        id: &'a ObjectId,
+        extent: Extent,
+        lane: Lane,
+    ) -> BoxFuture<'a, StoreResult<Fetched>> {
+        Box::pin(self.core.get(id, extent, lane))
+    }
+
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, StoreResult<ListPage>> {
+        Box::pin(self.core.list(request))
+    }
+
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        body: Vec<Bytes>,
+        metadata: &'a Metadata,
+        condition: &'a Condition,
+    ) -> BoxFuture<'a, StoreResult<ETag>> {
+        Box::pin(self.core.put(key, body, metadata, condition))
+    }
+
+    fn create_multipart<'a>(
+        &'a self,
+        key: &'a Key,
+        metadata: &'a Metadata,
+    ) -> BoxFuture<'a, StoreResult<UploadId>> {
+        Box::pin(self.core.create_multipart(key, metadata))
+    }
+
+    fn put_part<'a>(
+        &'a self,
+        key: &'a Key,
+        upload: &'a UploadId,
+        number: u32,
+        body: Vec<Bytes>,
+    ) -> BoxFuture<'a, StoreResult<Part>> {
+        Box::pin(self.core.put_part(key, upload, number, body))
+    }
+
+    fn copy_part<'a>(
+        &'a self,
+        key: &'a Key,
+        upload: &'a UploadId,
+        number: u32,
+        source: &'a ObjectId,
+        extent: Extent,
+    ) -> BoxFuture<'a, StoreResult<Part>> {
+        Box::pin(self.core.copy_part(key, upload, number, source, extent))
+    }
+
+    fn complete<'a>(
+        &'a self,
+        key: &'a Key,
+        upload: &'a UploadId,
+        parts: &'a [Part],
+        condition: &'a Condition,
+    ) -> BoxFuture<'a, StoreResult<ETag>> {
+        Box::pin(self.core.complete(key, upload, parts, condition))
+    }
+
+    fn abort<'a>(&'a self, key: &'a Key, upload: &'a UploadId) -> BoxFuture<'a, StoreResult<()>> {
+        Box::pin(self.core.abort(key, upload))
+    }
+
+    fn copy<'a>(
+        &'a self,
+        source: &'a ObjectId,
+        target: &'a Key,
+        metadata: CopyMetadata,
+        condition: &'a Condition,
+    ) -> BoxFuture<'a, StoreResult<ETag>> {
+        Box::pin(self.core.copy(source, target, metadata, condition))
+    }
+
+    fn delete<'a>(
+        &'a self,
+        key: &'a Key,
+        etag: Option<&'a ETag>,
+    ) -> BoxFuture<'a, StoreResult<()>> {
+        Box::pin(self.core.delete(key, etag))
+    }
+}

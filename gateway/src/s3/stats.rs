@@ -1,0 +1,222 @@
+//! What the store was asked and how that went: counters for `ackfs stats` and the metrics page.
+//! Counting costs an atomic addition; nothing here waits or locks.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use metrics::Histogram;
+
+use super::lanes;
+
+/// What a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// HeadObject.
+    Head,
+    /// GetObject.
+    Get,
+    /// ListObjectsV2.
+    List,
+    /// PutObject.
+    Put,
+    /// CreateMultipartUpload.
+    Create,
+    /// UploadPart.
+    Part,
+    /// UploadPartCopy.
+    CopyPart,
+    /// CompleteMultipartUpload.
+    Complete,
+    /// AbortMultipartUpload.
+    Abort,
+    /// CopyObject.
+    Copy,
+    /// DeleteObject.
+    Delete,
+    /// GetObjectTagging.
+    Tagging,
+}
+
+impl Kind {
+    /// Every kind, in the order of [`StoreTelemetry::latency`] and [`StoreStats::kinds`].
+    pub const ALL: [Kind; 12] = [
+        Kind::Head,
+        Kind::Get,
+        Kind::List,
+        Kind::Put,
+        Kind::Create,
+        Kind::Part,
+        Kind::CopyPart,
+        Kind::Complete,
+        Kind::Abort,
+        Kind::Copy,
+        Kind::Delete,
+        Kind::Tagging,
+    ];
+
+    /// The kind as a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Head => "head",
+            Kind::Get => "get",
+            Kind::List => "list",
+            Kind::Put => "put",
+            Kind::Create => "create",
+            Kind::Part => "part",
+            Kind::CopyPart => "copy_part",
+            Kind::Complete => "complete",
+            Kind::Abort => "abort",
+            Kind::Copy => "copy",
+            Kind::Delete => "delete",
+            Kind::Tagging => "tagging",
+        }
+    }
+}
+
+/// Where latencies go. The default records nothing.
+#[derive(Debug, Default)]
+pub struct StoreTelemetry {
+    /// Seconds from a request's start to its answer (to the first byte for a GET), one histogram
+    /// for each of [`Kind::ALL`] in that order. A kind without one is not recorded.
+    pub latency: Vec<Histogram>,
+}
+
+/// How requests of one kind went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindStats {
+    /// Which.
+    pub kind: Kind,
+    /// Requests that were answered well.
+    pub ok: u64,
+    /// Requests that failed and were sent again.
+    pub retried: u64,
+    /// Requests that failed for good, "not there" and "changed" included.
+    pub failed: u64,
+}
+
+/// What one lane is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Which: `interactive`, `readahead` or `upload`.
+    pub lane: &'static str,
+    /// Requests under way.
+    pub in_flight: usize,
+    /// Requests that wait for a permit.
+    pub waiting: usize,
+}
+
+/// All that was counted, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStats {
+    /// By kind, in the order of [`Kind::ALL`].
+    pub kinds: Vec<KindStats>,
+    /// By lane.
+    pub lanes: Vec<LaneStats>,
+    /// Bytes of objects sent in requests that were answered well.
+    pub bytes_up: u64,
+    /// Bytes of objects received.
+    pub bytes_down: u64,
+    /// Bodies that were cut and asked for again from where they ended.
+    pub resumed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    ok: AtomicU64,
+    retried: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Ok,
+    Retried,
+    Failed,
+}
+
+/// The counters themselves.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    kinds: [Counters; Kind::ALL.len()],
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+    resumed: AtomicU64,
+    telemetry: OnceLock<StoreTelemetry>,
+}
+
+impl Recorder {
+    pub(super) fn set_telemetry(&self, telemetry: StoreTelemetry) -> Result<(), StoreTelemetry> {
+        self.telemetry.set(telemetry)
+    }
+
+    pub(super) fn request(&self, kind: Kind, outcome: Outcome, latency: Duration) {
+        let counters = &self.kinds[kind as usize];
+        match outcome {
+            Outcome::Ok => &counters.ok,
+            Outcome::Retried => &counters.retried,
+            Outcome::Failed => &counters.failed,
+        }
+        .fetch_add(1, Relaxed);
+        if let Some(histogram) = self
+            .telemetry
+            .get()
+            .and_then(|telemetry| telemetry.latency.get(kind as usize))
+        {
+            histogram.record(latency.as_secs_f64());
+        }
+    }
+
+    pub(super) fn up(&self, bytes: u64) {
+        self.bytes_up.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn down(&self, bytes: u64) {
+        self.bytes_down.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn resumed(&self) {
+        self.resumed.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn snapshot(&self, lanes: &lanes::Lanes) -> StoreStats {
+        let (in_flight, waiting) = lanes.usage();
+        StoreStats {
+            kinds: Kind::ALL
+                .into_iter()
+                .zip(&self.kinds)
+                .map(|(kind, counters)| KindStats {
+                    kind,
+                    ok: counters.ok.load(Relaxed),
+                    retried: counters.retried.load(Relaxed),
+                    failed: counters.failed.load(Relaxed),
+                })
+                .collect(),
+            lanes: lanes::ALL
+                .into_iter()
+                .enumerate()
+                .map(|(at, lane)| LaneStats {
+                    lane: lanes::name(lane),
+                    in_flight: in_flight[at],
+                    waiting: waiting[at],
+                })
+                .collect(),
+            bytes_up: self.bytes_up.load(Relaxed),
+            bytes_down: self.bytes_down.load(Relaxed),
+            resumed: self.resumed.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_stand_at_their_own_index() {
+        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at, "{kind:?}");
+        }
+    }
+}

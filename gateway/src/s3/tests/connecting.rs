@@ -1,0 +1,261 @@
+//! Why a mount cannot reach its store: each reason in one line with its fix.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::server::{Answer, Server};
+use super::{found, quick};
+use crate::s3::{Capabilities, ConnectError, ConnectErrorKind, Honoured, S3Config, S3Store};
+
+const EMPTY: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+
+async fn connect(
+    endpoint_url: &str,
+    config: S3Config,
+) -> Result<(Arc<S3Store>, Capabilities), ConnectError> {
+    found(endpoint_url, "access", "secret")
+        .connect(config, "prefix/".to_owned())
+        .await
+}
+
+async fn fails(endpoint_url: &str, kind: ConnectErrorKind, words: &str) {
+    let error = connect(endpoint_url, quick()).await.unwrap_err();
+    assert_eq!(error.kind, kind, "{error} {:?}", error.source);
+    let line = error.to_string();
+    assert!(line.contains(words), "{line}");
+    assert!(!line.contains('\n') && !line.ends_with('.'), "{line}");
+    assert!(!error.fix.is_empty(), "{line}");
+}
+
+#[tokio::test]
+async fn a_store_that_answers_well_is_connected_and_probed() {
+    let server = Server::start(|_at, asked| match asked.method.as_str() {
+        "GET" => Answer::new(200).body(EMPTY),
+        _ => failed(),
+    })
+    .await;
+    let (_store, capabilities) = connect(&server.url, quick()).await.unwrap();
+    assert_eq!(capabilities.conditional.writes(), Honoured::Yes);
+    assert_eq!(capabilities.region, "us-east-1");
+    assert!(capabilities.path_style);
+    let target = server.lines().remove(0);
+    assert!(
+        target.contains("/bucket/?") || target.contains("/bucket?"),
+        "{target}"
+    );
+    assert!(
+        target.contains("max-keys=1&") && target.contains("prefix=prefix%2F"),
+        "{target}"
+    );
+    let config = S3Config {
+        read_only: true,
+        ..quick()
+    };
+    let (_store, capabilities) = connect(&server.url, config).await.unwrap();
+    assert_eq!(capabilities.conditional.writes(), Honoured::Unknown);
+    assert_eq!(server.methods(), ["GET", "PUT", "GET"]);
+}
+
+fn failed() -> Answer {
+    Answer::error(412, "PreconditionFailed")
+}
+
+#[tokio::test]
+async fn each_refusal_is_explained() {
+    use ConnectErrorKind::{
+        BadCredentials, ClockSkew, Denied, ExpiredToken, NoSuchBucket, Store, WrongRegion,
+    };
+    for (status, code, kind, words) in [
+        (
+            404,
+            "NoSuchBucket",
+            NoSuchBucket,
+            "there is no bucket \"bucket\" at http://",
+        ),
+        (400, "InvalidBucketName", NoSuchBucket, "there is no bucket"),
+        (
+            403,
+            "InvalidAccessKeyId",
+            BadCredentials,
+            "does not know the access key",
+        ),
+        (
+            403,
+            "SignatureDoesNotMatch",
+            BadCredentials,
+            "the secret key is wrong",
+        ),
+        (400, "ExpiredToken", ExpiredToken, "expired"),
+        (
+            400,
+            "InvalidToken",
+            ExpiredToken,
+            "get new temporary credentials",
+        ),
+        (403, "RequestTimeTooSkewed", ClockSkew, "clock"),
+        (403, "AccessDenied", Denied, "s3:ListBucket on bucket"),
+        (400, "AuthorizationHeaderMalformed", WrongRegion, "--region"),
+        (400, "InvalidArgument", Store, "because InvalidArgument"),
+    ] {
+        let server = Server::scripted(vec![Answer::error(status, code)]).await;
+        fails(&server.url, kind, words).await;
+        assert_eq!(server.asked().len(), 1, "{code} is not worth a second try");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_in_another_region_is_followed_once() {
+    let server = Server::start(|_at, asked| {
+        let signed_for = asked.header("authorization").unwrap();
+        if signed_for.contains("/eu-central-1/s3/") {
+            Answer::new(200).body(EMPTY)
+        } else {
+            Answer::error(301, "PermanentRedirect").header("x-amz-bucket-region", "eu-central-1")
+        }
+    })
+    .await;
+    let config = S3Config {
+        read_only: true,
+        ..quick()
+    };
+    let (_store, capabilities) = connect(&server.url, config).await.unwrap();
+    assert_eq!(capabilities.region, "eu-central-1");
+
+    let server = Server::start(|at, _asked| {
+        Answer::error(301, "PermanentRedirect").header("x-amz-bucket-region", format!("r-{at}"))
+    })
+    .await;
+    fails(
+        &server.url,
+        ConnectErrorKind::WrongRegion,
+        "give --region r-1",
+    )
+    .await;
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn redirects_and_web_pages_are_not_s3() {
+    let url = Server::scripted(vec![
+        Answer::new(302).header("Location", "http://example.org/login"),
+    ])
+    .await;
+    fails(
+        &url.url,
+        ConnectErrorKind::NotS3,
+        "redirects to http://example.org/login",
+    )
+    .await;
+    for answer in [
+        Answer::new(200).body("<html><body>Welcome</body></html>"),
+        Answer::new(200).body("{\"not\": \"xml\"}"),
+        Answer::new(200).body("<ListBucketResult><Cont"),
+        Answer::new(404).body("<html>404 page not found</html>"),
+    ] {
+        let server = Server::scripted(vec![answer]).await;
+        fails(&server.url, ConnectErrorKind::NotS3, "is not S3").await;
+    }
+    let server = Server::scripted(vec![Answer::raw("SSH-2.0-OpenSSH_9.2\r\n")]).await;
+    fails(&server.url, ConnectErrorKind::NotS3, "does not speak http").await;
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_is_told_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    fails(&url, ConnectErrorKind::Unreachable, "nothing listens at").await;
+    fails(
+        "http://no-such-host.invalid:9000",
+        ConnectErrorKind::Unreachable,
+        "is not known",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_is_told_when_the_time_is_over() {
+    let server = Server::scripted(vec![Answer::hang()]).await;
+    let config = S3Config {
+        store_timeout: std::time::Duration::from_millis(300),
+        ..quick()
+    };
+    let error = connect(&server.url, config).await.unwrap_err();
+    assert_eq!(error.kind, ConnectErrorKind::Timeout, "{error}");
+    assert!(error.to_string().contains("does not answer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_busy_store_is_waited_for() {
+    let script = vec![Answer::error(503, "SlowDown"), Answer::new(200).body(EMPTY)];
+    let server = Server::scripted(script).await;
+    let config = S3Config {
+        read_only: true,
+        ..quick()
+    };
+    connect(&server.url, config).await.unwrap();
+}
+
+#[tokio::test]
+async fn https_spoken_to_http_and_the_reverse_are_told_apart() {
+    let server = Server::scripted(vec![Answer::new(200)]).await;
+    let https = server.url.replace("http://", "https://");
+    fails(&https, ConnectErrorKind::NotTls, "does not speak https").await;
+    // What Go's and nginx's servers say.
+    for answer in [
+        Answer::new(400).body("Client sent an HTTP request to an HTTPS server.\n"),
+        Answer::new(400).body("<html>The plain HTTP request was sent to HTTPS port</html>"),
+    ] {
+        let server = Server::scripted(vec![answer]).await;
+        fails(&server.url, ConnectErrorKind::NeedsTls, "https://").await;
+    }
+    // A bare TLS alert is no HTTP; the way out is named all the same.
+    let server = Server::scripted(vec![Answer::raw([0x15, 3, 1, 0, 2, 2, 22])]).await;
+    fails(&server.url, ConnectErrorKind::NotS3, "https://").await;
+}
+
+#[tokio::test]
+async fn missing_credentials_are_told_with_the_ways_to_give_them() {
+    let error = crate::s3::explain::no_credentials(Some("work"), None);
+    let line = error.to_string();
+    for words in [
+        "profile \"work\"",
+        "AWS_ACCESS_KEY_ID",
+        "--profile",
+        "--no-sign-request",
+    ] {
+        assert!(line.contains(words), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn urls_that_are_none_are_refused() {
+    for url in [
+        "127.0.0.1:9000",
+        "ftp://host",
+        "http://",
+        "http://:9000",
+        "http://u:p@host",
+    ] {
+        let error = crate::s3::explain::check_endpoint(url).unwrap_err();
+        assert_eq!(error.kind, ConnectErrorKind::BadEndpoint, "{url}");
+    }
+    for url in ["http://127.0.0.1:9000", "HTTPS://s3.example.org/base"] {
+        crate::s3::explain::check_endpoint(url).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn unsigned_requests_carry_no_signature() {
+    let server = Server::scripted(vec![Answer::new(200).body(EMPTY)]).await;
+    let config = S3Config {
+        endpoint_url: Some(server.url.clone()),
+        no_sign_request: true,
+        read_only: true,
+        ..quick()
+    };
+    let (_store, capabilities) = S3Store::connect(config, "").await.unwrap();
+    assert_eq!(capabilities.region, "us-east-1");
+    assert_eq!(server.asked()[0].header("authorization"), None);
+}

@@ -1,0 +1,248 @@
+//! A store that is busy, broken, slow or absurd, and one that is busy with others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ackfs_cache::extent::Extent;
+use ackfs_cache::object::Key;
+use ackfs_cache::store::{Condition, Lane, Metadata, ObjectStore, StoreErrorKind};
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::server::{Answer, Server};
+use super::{id, quick, store, store_with};
+use crate::s3::{Kind, S3Config, StoreTelemetry};
+
+fn head() -> Answer {
+    Answer::new(200)
+        .header("ETag", "\"v1\"")
+        .header("Content-Length", "5")
+}
+
+#[tokio::test]
+async fn a_busy_store_is_asked_again() {
+    for (status, code) in [
+        (503, "SlowDown"),
+        (500, "InternalError"),
+        (429, "TooManyRequests"),
+        (400, "RequestTimeout"),
+        (409, "ConditionalRequestConflict"),
+        (409, "OperationAborted"),
+    ] {
+        let busy = Answer::error(status, code);
+        let script = vec![
+            busy.clone(),
+            busy,
+            Answer::new(200).header("ETag", "\"v1\""),
+        ];
+        let server = Server::scripted(script).await;
+        let store = store(&server.url);
+        let etag = store
+            .put(
+                &Key::new("key"),
+                vec![Bytes::from_static(b"bytes")],
+                &Metadata::default(),
+                &Condition::Absent,
+            )
+            .await
+            .unwrap();
+        assert_eq!(etag.as_str(), "\"v1\"");
+        let counted = store.stats().kinds[Kind::Put as usize];
+        assert_eq!((counted.ok, counted.retried, counted.failed), (1, 2, 0));
+        for asked in server.asked() {
+            assert_eq!(asked.body, b"bytes", "each attempt sends the whole body");
+        }
+    }
+}
+
+#[tokio::test]
+async fn more_than_three_attempts_are_made_while_there_is_time() {
+    let mut script = vec![Answer::new(503); 5];
+    script.push(Answer::lost());
+    script.push(head());
+    let server = Server::scripted(script).await;
+    store(&server.url).head(&Key::new("key")).await.unwrap();
+    assert_eq!(server.asked().len(), 7);
+}
+
+#[tokio::test]
+async fn a_call_ends_at_its_time_limit_with_what_was_wrong() {
+    let config = S3Config {
+        store_timeout: Duration::from_millis(400),
+        ..quick()
+    };
+    for (answer, kind, word) in [
+        (Answer::hang(), StoreErrorKind::Timeout, "no answer within"),
+        (
+            Answer::error(503, "SlowDown"),
+            StoreErrorKind::Throttled,
+            "status 503",
+        ),
+        (
+            Answer::error(500, "InternalError"),
+            StoreErrorKind::Broken,
+            "status 500",
+        ),
+        (Answer::lost(), StoreErrorKind::Broken, "no answer"),
+    ] {
+        let server = Server::scripted(vec![answer]).await;
+        let store = store_with(&server.url, &config, |_core| {});
+        let began = std::time::Instant::now();
+        let error = store.head(&Key::new("key")).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(word), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{error}");
+        if kind != StoreErrorKind::Throttled {
+            assert!(
+                server.asked().len() > 1,
+                "one hanging attempt leaves time for others"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn malformed_xml_is_broken_after_three_looks() {
+    let server = Server::scripted(vec![Answer::new(200).body("<ListBucketResult><Con")]).await;
+    let request = ackfs_cache::store::ListRequest {
+        prefix: String::new(),
+        delimited: true,
+        token: None,
+        start_after: None,
+        keys_max: 10,
+    };
+    let error = store(&server.url).list(request).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Broken, "{error}");
+    assert!(error.message.contains("made no sense"), "{error}");
+    assert_eq!(server.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn rubbish_in_place_of_http_is_broken() {
+    let server = Server::scripted(vec![Answer::raw("SSH-2.0-OpenSSH_9.2\r\n\r\n")]).await;
+    let config = S3Config {
+        store_timeout: Duration::from_millis(600),
+        ..quick()
+    };
+    let store = store_with(&server.url, &config, |_core| {});
+    let error = store.head(&Key::new("key")).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Broken, "{error}");
+}
+
+#[tokio::test]
+async fn redirects_are_told_and_not_followed() {
+    let server = Server::start(|_at, _asked| {
+        Answer::new(307).header("Location", "http://127.0.0.1:1/elsewhere")
+    })
+    .await;
+    let error = store(&server.url).head(&Key::new("key")).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Rejected, "{error}");
+    assert!(
+        error
+            .message
+            .contains("redirects to http://127.0.0.1:1/elsewhere"),
+        "{error}"
+    );
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn errors_carry_the_key_the_request_and_the_code() {
+    let server = Server::scripted(vec![Answer::error(403, "AccessDenied")]).await;
+    let key = Key::new("dir/file");
+    let id = ackfs_cache::object::ObjectId::new(key, ackfs_cache::object::ETag::new("\"v1\""));
+    let error = store(&server.url)
+        .get(&id, Extent::new(0, 1), Lane::Interactive)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "access denied (\"dir/file\", request REQUEST7): AccessDenied: because AccessDenied"
+    );
+    assert!(error.source.is_some());
+}
+
+#[tokio::test]
+async fn a_missing_bucket_never_looks_like_a_missing_file() {
+    let server = Server::scripted(vec![Answer::error(404, "NoSuchBucket")]).await;
+    let id = id("key", "\"v1\"");
+    let error = store(&server.url)
+        .get(&id, Extent::new(0, 1), Lane::Interactive)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Rejected);
+}
+
+/// All uploads that may be under way hang at the store, and many more wait; a small read still
+/// goes through at once.
+#[tokio::test]
+async fn a_long_upload_does_not_starve_small_reads() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let server = Server::start(move |_at, asked| match asked.method.as_str() {
+        "PUT" => Answer::new(200).header("ETag", "\"p\"").gate(&held),
+        _ => Answer::range(asked, b"12345", "\"v1\""),
+    })
+    .await;
+    let config = S3Config {
+        max_requests: 8,
+        ..quick()
+    };
+    let store = store_with(&server.url, &config, |_core| {});
+    let upload = ackfs_cache::store::UploadId("upload".to_owned());
+    let uploads: Vec<_> = (1..=40)
+        .map(|number| {
+            let (store, upload) = (Arc::clone(&store), upload.clone());
+            tokio::spawn(async move {
+                let body = vec![Bytes::from(vec![7; 100_000])];
+                let key = Key::new("big");
+                store.put_part(&key, &upload, number, body).await
+            })
+        })
+        .collect();
+    while server.asked().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    let id = id("small", "\"v1\"");
+    for _read in 0..20 {
+        let extent = Extent::new(0, 5);
+        let mut fetched = store.get(&id, extent, Lane::Interactive).await.unwrap();
+        assert_eq!(
+            super::collect(fetched.body.as_mut()).await.unwrap(),
+            b"12345"
+        );
+    }
+    let lanes = store.stats().lanes;
+    assert_eq!((lanes[2].in_flight, lanes[2].waiting), (4, 36));
+    gate.add_permits(40);
+    for upload in uploads {
+        upload.await.unwrap().unwrap();
+    }
+    assert_eq!(store.stats().bytes_up, 40 * 100_000);
+}
+
+#[tokio::test]
+async fn a_body_keeps_its_permit_until_it_is_read_or_dropped() {
+    let server = Server::start(|_at, asked| Answer::range(asked, &[1; 100], "\"v1\"")).await;
+    let store = store(&server.url);
+    let id = id("key", "\"v1\"");
+    let in_flight = || store.stats().lanes[0].in_flight;
+    let extent = Extent::new(0, 100);
+    let mut read = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    let dropped = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    assert_eq!(in_flight(), 2);
+    drop(dropped);
+    assert_eq!(in_flight(), 1);
+    super::collect(read.body.as_mut()).await.unwrap();
+    assert_eq!(in_flight(), 0);
+}
+
+#[tokio::test]
+async fn latencies_go_to_the_handles_that_were_given_once() {
+    let server = Server::scripted(vec![head()]).await;
+    let store = store(&server.url);
+    assert!(store.set_telemetry(StoreTelemetry::default()).is_ok());
+    assert!(store.set_telemetry(StoreTelemetry::default()).is_err());
+    store.head(&Key::new("key")).await.unwrap();
+    assert_eq!(store.stats().kinds[Kind::Head as usize].ok, 1);
+}
