@@ -2,5 +2,7 @@
 //!
 //! ARCHITECTURE.md has the map. The binary is thin; everything is here so that tests can reach it.
 
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod fuse;
 pub mod s3;
