@@ -4,5 +4,6 @@
 
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod fs;
 pub mod fuse;
 pub mod s3;

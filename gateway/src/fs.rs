@@ -1,0 +1,417 @@
+//! What a file means. No wire bytes and no HTTP here: requests come decoded from [`crate::fuse`],
+//! bytes come from and go to [`ackfs_cache`].
+//!
+//! [`Filesystem::handle`] runs on a ring thread and never waits: what can be answered from what is
+//! here is answered there, everything else takes its request along into a task. The rooms inside:
+//! [`inode`] and [`handle`] hold what is open, [`known`] what the store said lately, [`dir`] a
+//! listing under way; `namespace`, `open`, `read`, `write`, `setattr`, `remove` and `rename` are
+//! the operations.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use ackfs_cache::dirty::Writer;
+use ackfs_cache::read::ReadCache;
+use ackfs_cache::store::ObjectStore;
+use tokio::runtime::Handle as Runtime;
+use tokio_util::task::TaskTracker;
+
+use self::attr::{Defaults, FileAttr};
+use self::error::{FsError, FsResult};
+use self::handle::{DirHandle, FileHandle, Handles};
+use self::inode::{Inode, Table};
+use self::known::KnownNames;
+use crate::fuse::mount::Kernel;
+use crate::fuse::{Handler, Op, Request, Responder};
+
+pub mod attr;
+pub mod burst;
+pub mod dir;
+pub mod error;
+pub mod handle;
+pub mod inode;
+pub mod known;
+pub mod name;
+
+mod namespace;
+mod open;
+mod read;
+mod readdir;
+mod remove;
+mod rename;
+mod setattr;
+mod write;
+
+/// How a bucket is shown.
+#[derive(Debug, Clone)]
+pub struct FsConfig {
+    /// What all keys begin with: empty, or ending with `/`.
+    pub prefix: String,
+    /// Owner of what has none of its own.
+    pub uid: u32,
+    /// Group of what has none of its own.
+    pub gid: u32,
+    /// Permission bits of files that have none of their own.
+    pub file_mode: u32,
+    /// Permission bits of directories.
+    pub dir_mode: u32,
+    /// For how long what the store said of a name is believed without asking again.
+    pub metadata_ttl: Duration,
+    /// For how long the store's "no such name" is believed.
+    pub negative_ttl: Duration,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+}
+
+/// A file whose bytes are not all in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsaved {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Why the last try failed; `None` if none has failed.
+    pub cause: Option<String>,
+}
+
+/// Levels now and counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FsStats {
+    /// Inodes held.
+    pub inodes: u64,
+    /// Open files.
+    pub file_handles: u64,
+    /// Open directories.
+    pub dir_handles: u64,
+    /// Files whose last publish failed and whose bytes are still here.
+    pub stuck_files: u64,
+    /// Files whose bytes were given up after their last close.
+    pub lost_files: u64,
+    /// Keys met in listings that cannot be names.
+    pub hidden_keys: u64,
+    /// Files met in listings that a directory of the same name shadows.
+    pub shadowed_files: u64,
+    /// Opens that the kernel serves from the cache file by itself.
+    pub passthrough_opens: u64,
+    /// Opens that found another version than the one known.
+    pub changed_opens: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    lost_files: AtomicU64,
+    hidden_keys: AtomicU64,
+    shadowed_files: AtomicU64,
+    passthrough_opens: AtomicU64,
+    changed_opens: AtomicU64,
+}
+
+/// A bucket as a filesystem.
+#[derive(Debug)]
+pub struct Filesystem {
+    this: Weak<Filesystem>,
+    config: FsConfig,
+    defaults: Defaults,
+    store: Arc<dyn ObjectStore>,
+    reader: Arc<ReadCache>,
+    writer: Arc<Writer>,
+    runtime: Runtime,
+    kernel: OnceLock<Kernel>,
+    inodes: Table,
+    files: Handles<FileHandle>,
+    dirs: Handles<DirHandle>,
+    known: KnownNames,
+    refuse_writers: AtomicBool,
+    /// Publishes that a RELEASE has begun: a drain waits for them.
+    releases: TaskTracker,
+    counters: Counters,
+}
+
+impl Filesystem {
+    /// A filesystem over `store`. Tasks run on `runtime`.
+    pub fn new(
+        config: FsConfig,
+        store: Arc<dyn ObjectStore>,
+        reader: Arc<ReadCache>,
+        writer: Arc<Writer>,
+        runtime: Runtime,
+    ) -> Arc<Self> {
+        let defaults = Defaults {
+            uid: config.uid,
+            gid: config.gid,
+            file_mode: config.file_mode & 0o7777,
+            dir_mode: config.dir_mode & 0o7777,
+        };
+        let root = FileAttr::directory(&defaults, SystemTime::now());
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            inodes: Table::new(&config.prefix, root, Instant::now()),
+            known: KnownNames::new(config.metadata_ttl, config.negative_ttl),
+            config,
+            defaults,
+            store,
+            reader,
+            writer,
+            runtime,
+            kernel: OnceLock::new(),
+            files: Handles::default(),
+            dirs: Handles::default(),
+            refuse_writers: AtomicBool::new(false),
+            releases: TaskTracker::new(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Notifications and passthrough are at hand from now on. Called once, after the mount.
+    pub fn attach(&self, kernel: Kernel) {
+        // A second call would mean two mounts of one filesystem; the first stays.
+        let _ = self.kernel.set(kernel);
+    }
+
+    /// From now on opens for writing answer EROFS.
+    pub fn refuse_writers(&self) {
+        self.refuse_writers.store(true, Ordering::Release);
+    }
+
+    /// Publishes everything that is dirty and gives when all is in the store. What fails is tried
+    /// again, ever more slowly; the caller bounds the wait.
+    pub async fn drain(&self) {
+        let mut pause = Duration::from_millis(100);
+        self.releases.close();
+        loop {
+            self.releases.wait().await;
+            let unsaved = self.inodes.unsaved();
+            let mut failed = 0;
+            for inode in unsaved {
+                let dirty = inode.state.lock().dirty.clone();
+                if dirty.is_some_and(|dirty| dirty.is_dirty())
+                    && self.publish(&inode).await.is_err()
+                {
+                    failed += 1;
+                }
+            }
+            if failed == 0 {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Files whose bytes are not all in the store now.
+    pub fn unsaved(&self) -> Vec<Unsaved> {
+        let inodes = self.inodes.unsaved();
+        inodes
+            .iter()
+            .filter_map(|inode| {
+                let state = inode.state.lock();
+                let dirty = state.dirty.as_ref().filter(|dirty| dirty.is_dirty())?;
+                (!state.unlinked).then(|| Unsaved {
+                    key: state.key.clone(),
+                    size: dirty.size(),
+                    cause: state.stuck.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> FsStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let stuck = self
+            .unsaved()
+            .iter()
+            .filter(|file| file.cause.is_some())
+            .count();
+        FsStats {
+            inodes: self.inodes.count() as u64,
+            file_handles: self.files.count() as u64,
+            dir_handles: self.dirs.count() as u64,
+            stuck_files: stuck as u64,
+            lost_files: load(&self.counters.lost_files),
+            hidden_keys: load(&self.counters.hidden_keys),
+            shadowed_files: load(&self.counters.shadowed_files),
+            passthrough_opens: load(&self.counters.passthrough_opens),
+            changed_opens: load(&self.counters.changed_opens),
+        }
+    }
+
+    /// The inode of that number.
+    fn inode(&self, ino: u64) -> FsResult<Arc<Inode>> {
+        self.inodes.get(ino).ok_or(FsError::plain(libc::ESTALE))
+    }
+
+    /// Changes are allowed at all.
+    fn writable(&self) -> FsResult<()> {
+        let refused = self.config.read_only || self.refuse_writers.load(Ordering::Acquire);
+        if refused {
+            Err(FsError::plain(libc::EROFS))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What a task takes along. The handler lives as long as the connection, and a task belongs to
+    /// a request of it.
+    fn this(&self) -> Arc<Self> {
+        self.this
+            .upgrade()
+            .expect("a filesystem that serves is alive")
+    }
+
+    /// Runs `work` in a task and answers with what it gives; INTERRUPT ends it with EINTR.
+    fn spawn_interruptible<T, F>(
+        &self,
+        context: Context,
+        responder: Responder,
+        work: F,
+        answer: impl FnOnce(Responder, T) + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = FsResult<T>> + Send + 'static,
+    {
+        let mut interrupt = responder.interrupt();
+        self.runtime.spawn(async move {
+            let result = tokio::select! {
+                result = work => result,
+                () = interrupt.interrupted() => Err(FsError::plain(libc::EINTR)),
+            };
+            context.finish(responder, result, answer);
+        });
+    }
+
+    /// Runs `work` in a task to its end, whoever gives up waiting.
+    fn spawn<T, F>(
+        &self,
+        context: Context,
+        responder: Responder,
+        work: F,
+        answer: impl FnOnce(Responder, T) + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = FsResult<T>> + Send + 'static,
+    {
+        self.runtime.spawn(async move {
+            let result = work.await;
+            context.finish(responder, result, answer);
+        });
+    }
+}
+
+/// What a failed answer's log line says beside the error.
+#[derive(Debug, Clone)]
+struct Context {
+    op: &'static str,
+    ino: u64,
+    key: String,
+}
+
+impl Context {
+    fn new(op: &'static str, ino: u64) -> Self {
+        Self {
+            op,
+            ino,
+            key: String::new(),
+        }
+    }
+
+    /// With the key, which costs a copy: for what leaves the ring thread anyway.
+    fn of(op: &'static str, inode: &Inode) -> Self {
+        Self {
+            op,
+            ino: inode.ino,
+            key: inode.state.lock().key.clone(),
+        }
+    }
+
+    fn finish<T>(
+        &self,
+        responder: Responder,
+        result: FsResult<T>,
+        answer: impl FnOnce(Responder, T),
+    ) {
+        match result {
+            Ok(value) => answer(responder, value),
+            Err(error) => self.fail(responder, &error),
+        }
+    }
+
+    fn fail(&self, responder: Responder, error: &FsError) {
+        error::log(self.op, self.ino, &self.key, error);
+        responder.error(error.errno.0);
+    }
+}
+
+impl Handler for Filesystem {
+    fn handle(&self, request: Request, responder: Responder) {
+        let ino = request.ino;
+        match request.op {
+            Op::Lookup { name } => self.lookup(ino, &name, responder),
+            Op::Getattr { .. } => self.getattr(ino, responder),
+            Op::Setattr { set } => self.setattr(ino, set, responder),
+            Op::Mkdir { name, mode, .. } => self.mkdir(ino, &name, mode, request.caller, responder),
+            Op::Mknod { name, mode, .. } => self.mknod(ino, &name, mode, request.caller, responder),
+            Op::Create {
+                name, mode, flags, ..
+            } => {
+                self.create(ino, &name, mode, flags, request.caller, responder);
+            }
+            Op::Unlink { name } => self.unlink(ino, &name, responder),
+            Op::Rmdir { name } => self.rmdir(ino, &name, responder),
+            Op::Rename {
+                name,
+                new_parent,
+                new_name,
+                flags,
+            } => {
+                self.rename(ino, &name, new_parent, &new_name, flags, responder);
+            }
+            Op::Open { flags } => self.open(ino, flags, responder),
+            Op::Read {
+                fh, offset, size, ..
+            } => self.read(ino, fh, offset, size, responder),
+            Op::Write { fh, offset, .. } => self.write(ino, fh, offset, responder),
+            Op::Flush { fh, .. } => self.flush(ino, fh, responder),
+            Op::Fsync { fh, .. } => self.fsync(ino, fh, responder),
+            Op::Release { fh, .. } => self.release(ino, fh, responder),
+            Op::Opendir { .. } => self.opendir(ino, responder),
+            Op::Readdir { fh, offset, size } => {
+                self.readdir(ino, fh, offset, size, false, responder);
+            }
+            Op::Readdirplus { fh, offset, size } => {
+                self.readdir(ino, fh, offset, size, true, responder);
+            }
+            Op::Releasedir { fh } => {
+                self.dirs.remove(fh);
+                responder.empty();
+            }
+            // A directory's changes are at the store when they are answered.
+            Op::Fsyncdir { .. } => responder.empty(),
+            Op::Statfs => Self::statfs(responder),
+            // link(2) and symlink(2): "the filesystem does not support the creation of" them.
+            Op::Link { .. } | Op::Symlink { .. } => responder.error(libc::EPERM),
+            // No symbolic links are shown, so none is read.
+            Op::Readlink => responder.error(libc::EINVAL),
+            // ENOSYS is remembered by the kernel, which then answers by itself: access by mode
+            // (default_permissions), no extended attributes, copy_file_range and fallocate by its
+            // own means or EOPNOTSUPP, SEEK_DATA as without holes.
+            Op::Setxattr { .. }
+            | Op::Getxattr { .. }
+            | Op::Listxattr { .. }
+            | Op::Removexattr { .. }
+            | Op::Access { .. }
+            | Op::Fallocate { .. }
+            | Op::Lseek { .. }
+            | Op::CopyFileRange { .. }
+            | Op::Syncfs
+            | Op::Tmpfile { .. }
+            | Op::Statx { .. }
+            | Op::Unsupported { .. } => responder.error(libc::ENOSYS),
+        }
+    }
+
+    fn forget(&self, ino: u64, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+}

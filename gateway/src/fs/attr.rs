@@ -1,0 +1,313 @@
+//! What stat(2) shows of a file, and how it travels in an object's user metadata.
+//!
+//! Written are the names that AWS's own gateways use: `file-permissions` (octal, type bits
+//! included), `file-owner`, `file-group`, `file-mtime` (nanoseconds since the epoch with `ns`
+//! behind). Read are these and s3fs's (`mode` in decimal, `uid`, `gid`, `mtime` in seconds with an
+//! optional fraction). Everything else in the metadata is foreign and survives a rewrite.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ackfs_cache::store::Metadata;
+
+use crate::fuse::abi::{Attr, EntryOut};
+use crate::fuse::request::{Time, TimeOrNow};
+
+/// What is told of a file's preferred I/O size (`st_blksize`): the kernel's own readahead.
+const BLOCK_SIZE: u32 = 128 << 10;
+
+/// What a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An object.
+    File,
+    /// A prefix.
+    Directory,
+}
+
+impl Kind {
+    /// The `S_IFMT` bits.
+    pub fn mode_bits(self) -> u32 {
+        match self {
+            Kind::File => libc::S_IFREG,
+            Kind::Directory => libc::S_IFDIR,
+        }
+    }
+
+    /// The `DT_*` value of readdir(3).
+    pub fn dirent(self) -> u32 {
+        match self {
+            Kind::File => u32::from(libc::DT_REG),
+            Kind::Directory => u32::from(libc::DT_DIR),
+        }
+    }
+}
+
+/// Mode and owners that a mount gives to what has none of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits of files.
+    pub file_mode: u32,
+    /// Permission bits of directories.
+    pub dir_mode: u32,
+}
+
+/// What stat(2) shows of one file, but for its inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileAttr {
+    /// What it is.
+    pub kind: Kind,
+    /// Size in bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last modification.
+    pub mtime: SystemTime,
+}
+
+impl FileAttr {
+    /// A directory with the mount's defaults.
+    pub fn directory(defaults: &Defaults, mtime: SystemTime) -> Self {
+        Self {
+            kind: Kind::Directory,
+            size: 0,
+            mode: defaults.dir_mode,
+            uid: defaults.uid,
+            gid: defaults.gid,
+            mtime,
+        }
+    }
+
+    /// An object, its metadata not known or without attributes.
+    pub fn file(defaults: &Defaults, size: u64, modified: SystemTime) -> Self {
+        Self {
+            kind: Kind::File,
+            size,
+            mode: defaults.file_mode,
+            uid: defaults.uid,
+            gid: defaults.gid,
+            mtime: modified,
+        }
+    }
+
+    /// Takes what `metadata` says; what it does not say, or says badly, stays.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        let get = |name: &str| metadata.user.get(name).map(String::as_str);
+        let number = |name: &str| get(name).and_then(|text| text.trim().parse::<u32>().ok());
+        let octal = get("file-permissions").and_then(|text| u32::from_str_radix(text, 8).ok());
+        if let Some(mode) = octal.or_else(|| number("mode")) {
+            self.mode = mode & 0o7777;
+        }
+        self.uid = number("file-owner")
+            .or_else(|| number("uid"))
+            .unwrap_or(self.uid);
+        self.gid = number("file-group")
+            .or_else(|| number("gid"))
+            .unwrap_or(self.gid);
+        let mtime = get("file-mtime").or_else(|| get("mtime"));
+        self.mtime = mtime.and_then(parse_time).unwrap_or(self.mtime);
+        self
+    }
+
+    /// `foreign` with this file's attributes in it, as they are published. The modification time
+    /// is among them only if somebody set it: otherwise the store's own says it, and a multipart
+    /// upload, whose metadata are fixed when it begins, need not know when the last byte comes.
+    pub fn to_metadata(self, foreign: &Metadata, mtime_set: bool) -> Metadata {
+        let mut metadata = foreign.clone();
+        // s3fs's names would contradict ours after a change: they go when ours come.
+        for name in ["mode", "uid", "gid", "mtime", "file-mtime"] {
+            metadata.user.remove(name);
+        }
+        let mut set = |name: &str, value: String| metadata.user.insert(name.to_owned(), value);
+        set(
+            "file-permissions",
+            format!("{:07o}", self.kind.mode_bits() | self.mode),
+        );
+        set("file-owner", self.uid.to_string());
+        set("file-group", self.gid.to_string());
+        if mtime_set {
+            let (seconds, nanoseconds) = since_epoch(self.mtime);
+            let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+            set("file-mtime", format!("{total}ns"));
+        }
+        metadata
+    }
+
+    /// The kernel's form.
+    pub fn to_wire(self, ino: u64) -> Attr {
+        let (seconds, nanoseconds) = since_epoch(self.mtime);
+        Attr {
+            ino,
+            size: self.size,
+            blocks: self.size.div_ceil(512),
+            atime: seconds as u64,
+            mtime: seconds as u64,
+            ctime: seconds as u64,
+            atimensec: nanoseconds,
+            mtimensec: nanoseconds,
+            ctimensec: nanoseconds,
+            mode: self.kind.mode_bits() | self.mode,
+            nlink: match self.kind {
+                Kind::File => 1,
+                Kind::Directory => 2,
+            },
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+
+    /// An answer to LOOKUP, believed for `valid`.
+    pub fn to_entry(self, ino: u64, valid: Duration) -> EntryOut {
+        EntryOut {
+            nodeid: ino,
+            generation: 0,
+            entry_valid: valid.as_secs(),
+            attr_valid: valid.as_secs(),
+            entry_valid_nsec: valid.subsec_nanos(),
+            attr_valid_nsec: valid.subsec_nanos(),
+            attr: self.to_wire(ino),
+        }
+    }
+}
+
+/// A negative dentry, believed for `valid`.
+pub fn negative_entry(valid: Duration) -> EntryOut {
+    EntryOut {
+        entry_valid: valid.as_secs(),
+        entry_valid_nsec: valid.subsec_nanos(),
+        ..EntryOut::default()
+    }
+}
+
+/// A time of SETATTR as the clock has it.
+pub fn resolve(time: TimeOrNow, now: SystemTime) -> SystemTime {
+    match time {
+        TimeOrNow::Now => now,
+        TimeOrNow::Time(time) => from_time(time),
+    }
+}
+
+fn from_time(time: Time) -> SystemTime {
+    let whole = Duration::from_secs(time.seconds.unsigned_abs());
+    let base = if time.seconds < 0 {
+        UNIX_EPOCH.checked_sub(whole)
+    } else {
+        UNIX_EPOCH.checked_add(whole)
+    };
+    base.and_then(|base| base.checked_add(Duration::from_nanos(time.nanoseconds.into())))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+/// Seconds since the epoch, negative before it, and nanoseconds, never negative.
+fn since_epoch(time: SystemTime) -> (i64, u32) {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (after.as_secs() as i64, after.subsec_nanos()),
+        Err(error) => {
+            let before = error.duration();
+            match before.subsec_nanos() {
+                0 => (-(before.as_secs() as i64), 0),
+                nanos => (-(before.as_secs() as i64) - 1, 1_000_000_000 - nanos),
+            }
+        }
+    }
+}
+
+/// `1595002920123456789ns`, or seconds with an optional fraction.
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let text = text.trim();
+    let total: i128 = if let Some(nanoseconds) = text.strip_suffix("ns") {
+        nanoseconds.parse().ok()?
+    } else {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let digits: String = fraction
+            .chars()
+            .chain("000000000".chars())
+            .take(9)
+            .collect();
+        let fraction: i128 = digits.parse().ok()?;
+        let seconds: i128 = whole.parse::<i64>().ok()?.into();
+        let sign = if whole.starts_with('-') { -1 } else { 1 };
+        seconds * 1_000_000_000 + sign * fraction
+    };
+    let seconds = i64::try_from(total.div_euclid(1_000_000_000)).ok()?;
+    let nanoseconds = total.rem_euclid(1_000_000_000) as u32;
+    Some(from_time(Time {
+        seconds,
+        nanoseconds,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEFAULTS: Defaults = Defaults {
+        uid: 1,
+        gid: 2,
+        file_mode: 0o644,
+        dir_mode: 0o755,
+    };
+
+    proptest! {
+        /// What is published is what is read back, before and after the epoch.
+        #[test]
+        fn attributes_survive_the_metadata(
+            mode in 0..0o10000u32, uid: u32, gid: u32,
+            seconds in -4_000_000_000i64..8_000_000_000, nanoseconds in 0..1_000_000_000u32,
+        ) {
+            let mtime = from_time(Time { seconds, nanoseconds });
+            prop_assert_eq!(since_epoch(mtime), (seconds, nanoseconds));
+            let attr = FileAttr { kind: Kind::File, size: 7, mode, uid, gid, mtime };
+            let metadata = attr.to_metadata(&Metadata::default(), true);
+            prop_assert_eq!(FileAttr::file(&DEFAULTS, 7, UNIX_EPOCH).with_metadata(&metadata), attr);
+        }
+
+        #[test]
+        fn any_metadata_is_taken_without_panic(value in ".{0,40}") {
+            let mut metadata = Metadata::default();
+            for name in ["file-permissions", "file-owner", "file-group", "file-mtime", "mode", "mtime"] {
+                metadata.user.insert(name.to_owned(), value.clone());
+            }
+            let _ = FileAttr::file(&DEFAULTS, 0, UNIX_EPOCH).with_metadata(&metadata);
+        }
+    }
+
+    #[test]
+    fn s3fs_names_are_read_and_foreign_ones_kept() {
+        let mut metadata = Metadata::default();
+        for (name, value) in [
+            ("mode", "33261"),
+            ("uid", "5"),
+            ("mtime", "12.5"),
+            ("owner-team", "x"),
+        ] {
+            metadata.user.insert(name.to_owned(), value.to_owned());
+        }
+        let attr = FileAttr::file(&DEFAULTS, 0, UNIX_EPOCH).with_metadata(&metadata);
+        assert_eq!((attr.mode, attr.uid, attr.gid), (0o755, 5, 2));
+        assert_eq!(since_epoch(attr.mtime), (12, 500_000_000));
+        let rewritten = attr.to_metadata(&metadata, false);
+        assert_eq!(
+            rewritten.user.get("owner-team").map(String::as_str),
+            Some("x")
+        );
+        assert_eq!(
+            rewritten.user.get("file-permissions").map(String::as_str),
+            Some("0100755")
+        );
+        assert!(!rewritten.user.contains_key("mode"));
+    }
+}

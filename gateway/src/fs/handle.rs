@@ -1,0 +1,116 @@
+//! Handles: one for each open(2). A file's handle knows its inode and keeps the state of its
+//! reading; a directory's keeps its listing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ackfs_cache::dirty::DirtyFile;
+use ackfs_cache::read::{ReadCache, Stream};
+use parking_lot::{Mutex, RwLock};
+
+use super::dir::Lister;
+use super::inode::Inode;
+
+/// An open file.
+#[derive(Debug)]
+pub struct FileHandle {
+    /// What is open.
+    pub inode: Arc<Inode>,
+    /// Whether it may be written: only such a handle's FLUSH publishes.
+    pub writable: bool,
+    /// Whether the kernel reads the backing file by itself.
+    pub passthrough: bool,
+    /// The reading of the inode's version; made anew when that changes.
+    stream: Mutex<Option<Arc<Stream>>>,
+}
+
+/// Where a read finds its bytes.
+#[derive(Debug)]
+pub enum Source {
+    /// In what was written here.
+    Dirty(Arc<DirtyFile>),
+    /// In a version of the object.
+    Clean(Arc<Stream>),
+}
+
+impl FileHandle {
+    /// A handle on `inode`.
+    pub fn new(inode: Arc<Inode>, writable: bool, passthrough: bool) -> Self {
+        Self {
+            inode,
+            writable,
+            passthrough,
+            stream: Mutex::new(None),
+        }
+    }
+
+    /// Where a read finds its bytes now; `None` if the file has neither version nor bytes.
+    /// Never waits.
+    pub fn source(&self, reader: &Arc<ReadCache>) -> Option<Source> {
+        let state = self.inode.state.lock();
+        if let Some(dirty) = &state.dirty {
+            return Some(Source::Dirty(dirty.clone()));
+        }
+        let etag = state.version.as_ref()?;
+        let mut stream = self.stream.lock();
+        if let Some(stream) = stream.as_ref()
+            && stream.object().etag == *etag
+            && stream.object().key.as_str() == state.key
+        {
+            return Some(Source::Clean(stream.clone()));
+        }
+        let fresh = Arc::new(reader.stream(state.object()?, state.attr.size));
+        *stream = Some(fresh.clone());
+        Some(Source::Clean(fresh))
+    }
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct DirHandle {
+    /// What is open.
+    pub inode: Arc<Inode>,
+    /// Its listing. Held while a READDIR is answered; a second one on the same handle waits.
+    pub lister: tokio::sync::Mutex<Lister>,
+}
+
+/// All handles of one kind by their numbers, which are never used twice.
+#[derive(Debug)]
+pub struct Handles<T> {
+    next: AtomicU64,
+    open: RwLock<HashMap<u64, Arc<T>>>,
+}
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self {
+            next: AtomicU64::new(1),
+            open: RwLock::default(),
+        }
+    }
+}
+
+impl<T> Handles<T> {
+    /// Takes a handle in and gives its number.
+    pub fn insert(&self, handle: T) -> u64 {
+        let fh = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.write().insert(fh, Arc::new(handle));
+        fh
+    }
+
+    /// The handle of that number.
+    pub fn get(&self, fh: u64) -> Option<Arc<T>> {
+        self.open.read().get(&fh).cloned()
+    }
+
+    /// Takes the handle out.
+    pub fn remove(&self, fh: u64) -> Option<Arc<T>> {
+        self.open.write().remove(&fh)
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.open.read().len()
+    }
+}

@@ -1,0 +1,272 @@
+//! What the store said of names lately: so that look-ups and creations need no request of their own.
+//!
+//! A directory's listing that came back whole in one page is kept as a snapshot: it answers every
+//! look-up in that directory, found or not, until it is older than the mount's TTL. Single answers
+//! are kept beside it for directories that are too large. The age counts from when the request
+//! *began*: what was published before that is in it. Changes made through this mount are entered as
+//! they happen.
+//!
+//! Metadata belong to a version and never change with it, so they are kept without a TTL.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ackfs_cache::object::{ETag, ObjectId};
+use ackfs_cache::store::Metadata;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use super::burst::Burst;
+
+/// What a listing or a HEAD says of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// A prefix that holds keys, or a marker.
+    Directory,
+    /// An object.
+    File {
+        /// Its version.
+        etag: ETag,
+        /// Its size in bytes.
+        size: u64,
+        /// When the store took it.
+        modified: SystemTime,
+    },
+}
+
+/// A directory as one listing showed it, whole.
+#[derive(Debug)]
+struct Snapshot {
+    begun: Instant,
+    names: HashMap<Box<str>, Listed>,
+}
+
+/// What is known, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// What the name is; `None` if there is none.
+    pub what: Option<Listed>,
+    /// When the store was asked.
+    pub begun: Instant,
+}
+
+/// See the module. All methods take `&self` and never wait.
+#[derive(Debug)]
+pub struct KnownNames {
+    /// What this mount creates, by directory.
+    bursts: Cache<u64, Arc<Mutex<Burst>>>,
+    positive_ttl: Duration,
+    negative_ttl: Duration,
+    snapshots: Cache<u64, Arc<Mutex<Snapshot>>>,
+    singles: Cache<(u64, Box<str>), Known>,
+    /// Directories that did not fit one page when last listed.
+    large: Cache<u64, ()>,
+    metadata: Cache<ObjectId, Arc<Metadata>>,
+}
+
+/// Names that snapshots may hold together.
+const SNAPSHOT_NAMES_MAX: u64 = 100_000;
+/// Single answers kept.
+const SINGLES_MAX: u64 = 20_000;
+/// Directories whose creations are watched.
+const BURSTS_MAX: u64 = 1000;
+/// Versions whose metadata are kept.
+const METADATA_MAX: u64 = 20_000;
+/// For how long a directory that was too large is not listed for a look-up again.
+const LARGE_FOR: Duration = Duration::from_secs(60);
+
+impl KnownNames {
+    /// Believes what was found for `positive_ttl` and what was not for `negative_ttl`.
+    pub fn new(positive_ttl: Duration, negative_ttl: Duration) -> Self {
+        let longest = positive_ttl.max(negative_ttl);
+        Self {
+            positive_ttl,
+            negative_ttl,
+            snapshots: Cache::builder()
+                .weigher(|_, snapshot: &Arc<Mutex<Snapshot>>| {
+                    u32::try_from(snapshot.lock().names.len() + 8).unwrap_or(u32::MAX)
+                })
+                .max_capacity(SNAPSHOT_NAMES_MAX)
+                .time_to_live(longest)
+                .build(),
+            singles: Cache::builder()
+                .max_capacity(SINGLES_MAX)
+                .time_to_live(longest)
+                .build(),
+            bursts: Cache::builder()
+                .max_capacity(BURSTS_MAX)
+                .time_to_idle(LARGE_FOR)
+                .build(),
+            large: Cache::builder()
+                .max_capacity(SINGLES_MAX)
+                .time_to_live(LARGE_FOR)
+                .build(),
+            metadata: Cache::new(METADATA_MAX),
+        }
+    }
+
+    /// The watch over creations in `dir`.
+    pub fn burst(&self, dir: u64) -> Arc<Mutex<Burst>> {
+        self.bursts.get_with(dir, Arc::default)
+    }
+
+    /// For how much longer an answer of that age may be believed.
+    pub fn remaining(&self, found: bool, begun: Instant, now: Instant) -> Duration {
+        let ttl = if found {
+            self.positive_ttl
+        } else {
+            self.negative_ttl
+        };
+        ttl.saturating_sub(now.saturating_duration_since(begun))
+    }
+
+    /// What is known of `name` in `dir`, if it is fresh.
+    pub fn get(&self, dir: u64, name: &str, now: Instant) -> Option<Known> {
+        let burst = self.bursts.get(&dir);
+        let fresh = |known: &Known| {
+            let age = now.saturating_duration_since(known.begun);
+            match known.what {
+                Some(_) => age < self.positive_ttl,
+                None if age < self.negative_ttl => true,
+                None => {
+                    let covered = |burst: &Arc<Mutex<Burst>>| burst.lock().covers(name, now);
+                    age < self.positive_ttl && burst.as_ref().is_some_and(covered)
+                }
+            }
+        };
+        if let Some(snapshot) = self.snapshots.get(&dir) {
+            let snapshot = snapshot.lock();
+            let known = Known {
+                what: snapshot.names.get(name).cloned(),
+                begun: snapshot.begun,
+            };
+            if fresh(&known) {
+                return Some(known);
+            }
+        }
+        self.singles.get(&(dir, name.into())).filter(fresh)
+    }
+
+    /// Whether a listing of `dir` is held, however old, and `name` is not in it.
+    pub fn lacks(&self, dir: u64, name: &str) -> bool {
+        let snapshot = self.snapshots.get(&dir);
+        snapshot.is_some_and(|snapshot| !snapshot.lock().names.contains_key(name))
+    }
+
+    /// A listing of `dir` that is whole. One that began before the one held is not taken.
+    pub fn put_listing(&self, dir: u64, begun: Instant, names: HashMap<Box<str>, Listed>) {
+        let newer = self
+            .snapshots
+            .get(&dir)
+            .is_some_and(|held| held.lock().begun > begun);
+        if !newer && !self.positive_ttl.max(self.negative_ttl).is_zero() {
+            self.snapshots
+                .insert(dir, Arc::new(Mutex::new(Snapshot { begun, names })));
+        }
+        self.large.invalidate(&dir);
+    }
+
+    /// `dir` does not fit one page.
+    pub fn put_large(&self, dir: u64) {
+        self.large.insert(dir, ());
+    }
+
+    /// Whether `dir` did not fit one page lately.
+    pub fn is_large(&self, dir: u64) -> bool {
+        self.large.contains_key(&dir)
+    }
+
+    /// The store said this of one name.
+    pub fn put(&self, dir: u64, name: &str, what: Option<Listed>, begun: Instant) {
+        self.enter(dir, name, what.clone());
+        self.singles
+            .insert((dir, name.into()), Known { what, begun });
+    }
+
+    /// This mount changed the name. Fresh listings learn it, stale ones stay stale.
+    pub fn changed(&self, dir: u64, name: &str, what: Option<Listed>) {
+        self.put(dir, name, what, Instant::now());
+    }
+
+    fn enter(&self, dir: u64, name: &str, what: Option<Listed>) {
+        let Some(snapshot) = self.snapshots.get(&dir) else {
+            return;
+        };
+        let mut snapshot = snapshot.lock();
+        match what {
+            Some(what) => snapshot.names.insert(name.into(), what),
+            None => snapshot.names.remove(name),
+        };
+    }
+
+    /// Nothing is known of `dir` any more.
+    pub fn drop_directory(&self, dir: u64) {
+        self.snapshots.invalidate(&dir);
+        self.large.invalidate(&dir);
+    }
+
+    /// Keeps the metadata of a version.
+    pub fn put_metadata(&self, id: ObjectId, metadata: Arc<Metadata>) {
+        self.metadata.insert(id, metadata);
+    }
+
+    /// The metadata of a version, if they were seen.
+    pub fn metadata(&self, id: &ObjectId) -> Option<Arc<Metadata>> {
+        self.metadata.get(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(5);
+
+    fn file() -> Listed {
+        Listed::File {
+            etag: ETag::new("\"1\""),
+            size: 1,
+            modified: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_whole_listing_answers_for_what_is_not_in_it() {
+        let known = KnownNames::new(TTL, TTL);
+        let now = Instant::now();
+        known.put_listing(7, now, HashMap::from([("a".into(), file())]));
+        assert_eq!(known.get(7, "a", now).unwrap().what, Some(file()));
+        assert_eq!(known.get(7, "b", now).unwrap().what, None);
+        assert_eq!(known.get(8, "a", now), None);
+    }
+
+    #[test]
+    fn age_counts_from_the_begin_of_the_request() {
+        let known = KnownNames::new(TTL, TTL);
+        let begun = Instant::now();
+        known.put_listing(7, begun, HashMap::new());
+        assert!(known.get(7, "a", begun + TTL * 9 / 10).is_some());
+        assert!(known.get(7, "a", begun + TTL).is_none());
+    }
+
+    #[test]
+    fn own_changes_are_entered() {
+        let known = KnownNames::new(TTL, TTL);
+        let now = Instant::now();
+        known.put_listing(7, now, HashMap::new());
+        known.changed(7, "a", Some(file()));
+        assert_eq!(known.get(7, "a", now).unwrap().what, Some(file()));
+        known.changed(7, "a", None);
+        assert_eq!(known.get(7, "a", now).unwrap().what, None);
+    }
+
+    #[test]
+    fn no_ttl_means_no_memory() {
+        let known = KnownNames::new(Duration::ZERO, Duration::ZERO);
+        let now = Instant::now();
+        known.put_listing(7, now, HashMap::new());
+        known.put(7, "a", Some(file()), now);
+        assert_eq!(known.get(7, "a", now), None);
+    }
+}

@@ -1,0 +1,585 @@
+//! Names: look-up, attributes, new files and directories.
+//!
+//! A look-up is answered at once from what is open here or from what the store said lately.
+//! Otherwise it asks: HEAD of the name, and beside it a listing. In a directory that fits one page
+//! the listing is the whole directory, so that the next look-ups there, found or not, need no
+//! request; in a larger one it asks only whether the name is a directory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ackfs_cache::dirty::Base;
+use ackfs_cache::object::{Key, ObjectId};
+use ackfs_cache::store::{
+    Condition, ListRequest, Metadata, ObjectInfo, StoreErrorKind, StoreResult,
+};
+
+use super::attr::{FileAttr, Kind, negative_entry};
+use super::error::{FsError, FsResult};
+use super::inode::{Inode, NewInode, ROOT, State};
+use super::known::{Known, Listed};
+use super::name::{directory_prefix, file_key, name_of};
+use super::{Context, Filesystem};
+use crate::fuse::abi::StatfsOut;
+use crate::fuse::{Caller, Responder};
+
+/// A name that was found: what it is, its metadata if a HEAD showed them, when the store was asked.
+struct Found {
+    what: Listed,
+    metadata: Option<Arc<Metadata>>,
+    begun: Instant,
+}
+
+impl Filesystem {
+    pub(super) fn lookup(&self, parent: u64, name: &[u8], responder: Responder) {
+        let context = Context::new("lookup", parent);
+        let (dir, name) = match self.place(parent, name) {
+            Ok(place) => place,
+            // A name that cannot be a key is a name that is not there.
+            Err(error) if error.errno.0 == libc::EILSEQ => return responder.error(libc::ENOENT),
+            Err(error) => return context.fail(responder, &error),
+        };
+        let now = Instant::now();
+        if let Some(child) = self.inodes.child(parent, &name) {
+            let mut state = child.state.lock();
+            if state.is_local() && !state.unlinked {
+                state.lookups += 1;
+                let entry = state.attr_now().to_entry(child.ino, Duration::ZERO);
+                drop(state);
+                return responder.entry(&entry);
+            }
+        }
+        if let Some(known) = self.known.get(parent, &name, now) {
+            return self.answer_known(&dir, &name, known, now, responder);
+        }
+        let this = self.this();
+        let context = Context {
+            key: format!("{}{name}", dir.state.lock().key),
+            ..context
+        };
+        self.spawn_interruptible(
+            context,
+            responder,
+            async move {
+                let found = this.ask(&dir, &name).await?;
+                Ok((this, dir, name, found))
+            },
+            |responder, (this, dir, name, found)| match found {
+                Some(found) => this.answer_found(&dir, &name, &found, responder),
+                None => responder.entry(&negative_entry(this.config.negative_ttl)),
+            },
+        );
+    }
+
+    /// The directory and the name as text.
+    pub(super) fn place(&self, parent: u64, name: &[u8]) -> FsResult<(Arc<Inode>, Box<str>)> {
+        let dir = self.inode(parent)?;
+        if dir.kind != Kind::Directory {
+            return Err(FsError::plain(libc::ENOTDIR));
+        }
+        file_key(&dir.state.lock().key, name)?;
+        let name = std::str::from_utf8(name).map_err(|_| FsError::plain(libc::EILSEQ))?;
+        Ok((dir, name.into()))
+    }
+
+    fn answer_known(
+        &self,
+        dir: &Arc<Inode>,
+        name: &str,
+        known: Known,
+        now: Instant,
+        responder: Responder,
+    ) {
+        match known.what {
+            Some(what) => {
+                let found = Found {
+                    what,
+                    metadata: None,
+                    begun: known.begun,
+                };
+                self.answer_found(dir, name, &found, responder);
+            }
+            None => {
+                let valid = self.known.remaining(false, known.begun, now);
+                responder.entry(&negative_entry(valid));
+            }
+        }
+    }
+
+    fn answer_found(&self, dir: &Arc<Inode>, name: &str, found: &Found, responder: Responder) {
+        let inode = self.reference(dir, name, &found.what, found.metadata.clone(), found.begun);
+        let valid = self.known.remaining(true, found.begun, Instant::now());
+        let entry = inode.state.lock().attr_now().to_entry(inode.ino, valid);
+        responder.entry(&entry);
+    }
+
+    /// The inode of a name that was found, with one more reference for the kernel.
+    pub(super) fn reference(
+        &self,
+        dir: &Inode,
+        name: &str,
+        what: &Listed,
+        metadata: Option<Arc<Metadata>>,
+        begun: Instant,
+    ) -> Arc<Inode> {
+        let prefix = dir.state.lock().key.clone();
+        let new = match what {
+            Listed::Directory => NewInode {
+                parent: dir.ino,
+                name: name.into(),
+                key: format!("{prefix}{name}/"),
+                attr: FileAttr::directory(&self.defaults, dir.state.lock().attr.mtime),
+                version: None,
+                metadata: None,
+                checked: begun,
+                dirty: None,
+            },
+            Listed::File {
+                etag,
+                size,
+                modified,
+            } => {
+                let key = format!("{prefix}{name}");
+                let id = ObjectId::new(Key::new(key.as_str()), etag.clone());
+                let metadata = metadata.or_else(|| self.known.metadata(&id));
+                let mut attr = FileAttr::file(&self.defaults, *size, *modified);
+                if let Some(metadata) = &metadata {
+                    attr = attr.with_metadata(metadata);
+                }
+                NewInode {
+                    parent: dir.ino,
+                    name: name.into(),
+                    key,
+                    attr,
+                    version: Some(id.etag),
+                    metadata,
+                    checked: begun,
+                    dirty: None,
+                }
+            }
+        };
+        self.inodes.find_or_insert(new, |_, state, new| {
+            if state.unlinked {
+                return false;
+            }
+            if new.attr.kind == Kind::Directory || state.is_local() {
+                return true;
+            }
+            if state.version == new.version {
+                // What is known of this very version stays true; only its age changes.
+                if state.metadata.is_none() && new.metadata.is_some() {
+                    state.attr = new.attr;
+                    state.metadata.clone_from(&new.metadata);
+                }
+                state.checked = state.checked.max(new.checked);
+                return true;
+            }
+            if new.checked < state.checked {
+                return true;
+            }
+            if state.handles > 0 {
+                return false;
+            }
+            state.attr = new.attr;
+            state.version.clone_from(&new.version);
+            state.metadata.clone_from(&new.metadata);
+            state.checked = new.checked;
+            true
+        })
+    }
+
+    /// Asks the store for a name. `None` if there is none.
+    async fn ask(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
+        let prefix = dir.state.lock().key.clone();
+        let key = Key::new(format!("{prefix}{name}"));
+        if self.known.is_large(dir.ino) {
+            return self.ask_one(dir, name, &key).await;
+        }
+        // One listing serves all who look for names in this directory at once.
+        let guard = dir.publishing.lock().await;
+        let lacked = self.known.lacks(dir.ino, name);
+        if let Some(known) = self.known.get(dir.ino, name, Instant::now()) {
+            return Ok(known.what.map(|what| Found {
+                what,
+                metadata: None,
+                begun: known.begun,
+            }));
+        }
+        let begun = Instant::now();
+        let (head, page) = tokio::join!(
+            self.head(&key),
+            self.store.list(page_of(&prefix, true, 1000))
+        );
+        let page = page?;
+        if page.next.is_some() {
+            self.known.put_large(dir.ino);
+            drop(guard);
+            return self.ask_one(dir, name, &key).await;
+        }
+        let mut names = HashMap::new();
+        for entry in page.entries {
+            if let Some(name) = name_of(&prefix, &entry.key) {
+                let what = Listed::File {
+                    etag: entry.etag,
+                    size: entry.size,
+                    modified: entry.modified,
+                };
+                names.insert(name.into(), what);
+            }
+        }
+        for directory in &page.prefixes {
+            if let Some(name) = name_of(&prefix, directory) {
+                names.insert(name.into(), Listed::Directory);
+            }
+        }
+        let listed = names.get(name).cloned();
+        self.known.put_listing(dir.ino, begun, names);
+        let found = self.choose(&key, listed == Some(Listed::Directory), head?, begun);
+        let what = found.as_ref().map(|found| found.what.clone());
+        if lacked && what.is_some() {
+            self.known.burst(dir.ino).lock().foreign(begun);
+        }
+        if what != listed {
+            self.known.put(dir.ino, name, what, begun);
+        }
+        Ok(found)
+    }
+
+    /// Asks for one name in a directory that is too large to list for it.
+    async fn ask_one(&self, dir: &Inode, name: &str, key: &Key) -> FsResult<Option<Found>> {
+        let begun = Instant::now();
+        let below = format!("{key}/");
+        let (head, page) = tokio::join!(self.head(key), self.store.list(page_of(&below, false, 1)));
+        let directory = !page?.entries.is_empty();
+        let found = self.choose(key, directory, head?, begun);
+        self.known.put(
+            dir.ino,
+            name,
+            found.as_ref().map(|found| found.what.clone()),
+            begun,
+        );
+        Ok(found)
+    }
+
+    /// A directory wins over a file of the same name.
+    fn choose(
+        &self,
+        key: &Key,
+        directory: bool,
+        head: Option<ObjectInfo>,
+        begun: Instant,
+    ) -> Option<Found> {
+        if directory {
+            return Some(Found {
+                what: Listed::Directory,
+                metadata: None,
+                begun,
+            });
+        }
+        let info = head?;
+        let metadata = Arc::new(info.metadata);
+        self.known.put_metadata(
+            ObjectId::new(key.clone(), info.etag.clone()),
+            metadata.clone(),
+        );
+        let what = Listed::File {
+            etag: info.etag,
+            size: info.size,
+            modified: info.modified,
+        };
+        Some(Found {
+            what,
+            metadata: Some(metadata),
+            begun,
+        })
+    }
+
+    /// HEAD, with "not found" as `None`.
+    pub(super) async fn head(&self, key: &Key) -> StoreResult<Option<ObjectInfo>> {
+        match self.store.head(key).await {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn getattr(&self, ino: u64, responder: Responder) {
+        let inode = match self.inode(ino) {
+            Ok(inode) => inode,
+            Err(error) => return Context::new("getattr", ino).fail(responder, &error),
+        };
+        let now = Instant::now();
+        {
+            let state = inode.state.lock();
+            let valid = self.known.remaining(true, state.checked, now);
+            // An open file shows the version that was opened; a directory has nothing at the store.
+            let settled = inode.kind == Kind::Directory
+                || state.is_local()
+                || state.handles > 0
+                || state.unlinked
+                || !valid.is_zero();
+            if settled {
+                let valid = if inode.kind == Kind::Directory {
+                    self.config.metadata_ttl
+                } else {
+                    valid
+                };
+                let attr = state.attr_now().to_wire(inode.ino);
+                drop(state);
+                return responder.attr(&attr, valid);
+            }
+        }
+        let this = self.this();
+        self.spawn_interruptible(
+            Context::of("getattr", &inode),
+            responder,
+            async move {
+                this.revalidate(&inode).await?;
+                let attr = inode.state.lock().attr_now().to_wire(inode.ino);
+                Ok((attr, this.config.metadata_ttl))
+            },
+            |responder, (attr, valid)| responder.attr(&attr, valid),
+        );
+    }
+
+    /// Asks the store which version there is now. If it is another one the inode is detached and
+    /// ESTALE given, which makes the kernel look the name up again: it gets a new inode, and its
+    /// size with it.
+    ///
+    /// # Errors
+    /// ESTALE as said, also when the object is gone; others as the store's.
+    pub(super) async fn revalidate(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        let (key, place) = {
+            let state = inode.state.lock();
+            (
+                Key::new(state.key.as_str()),
+                (state.parent, state.name.clone()),
+            )
+        };
+        let begun = Instant::now();
+        let info = self.head(&key).await?;
+        let mut state = inode.state.lock();
+        if state.is_local() || state.key != key.as_str() {
+            return Ok(());
+        }
+        let Some(info) = info else {
+            drop(state);
+            self.known.put(place.0, &place.1, None, begun);
+            self.inodes.detach(inode);
+            return Err(FsError::plain(libc::ESTALE));
+        };
+        let metadata = Arc::new(info.metadata);
+        let what = Listed::File {
+            etag: info.etag.clone(),
+            size: info.size,
+            modified: info.modified,
+        };
+        self.known.put(place.0, &place.1, Some(what), begun);
+        self.known
+            .put_metadata(ObjectId::new(key, info.etag.clone()), metadata.clone());
+        if state.version.as_ref() != Some(&info.etag) {
+            // The kernel holds this inode's old size, and an answer to OPEN cannot change that.
+            drop(state);
+            self.counters
+                .changed_opens
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.inodes.detach(inode);
+            return Err(FsError::plain(libc::ESTALE));
+        }
+        if state.metadata.is_none() {
+            let attr = FileAttr::file(&self.defaults, info.size, info.modified);
+            state.attr = attr.with_metadata(&metadata);
+        }
+        state.version = Some(info.etag);
+        state.metadata = Some(metadata);
+        state.checked = begun;
+        Ok(())
+    }
+
+    pub(super) fn mkdir(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        caller: Caller,
+        responder: Responder,
+    ) {
+        let context = Context::new("mkdir", parent);
+        let place = self.writable().and_then(|()| self.place(parent, name));
+        let (dir, name) = match place {
+            Ok(place) => place,
+            Err(error) => return context.fail(responder, &error),
+        };
+        let this = self.this();
+        let work = async move {
+            let prefix = directory_prefix(&dir.state.lock().key, name.as_bytes())?;
+            let mut attr = FileAttr::directory(&this.defaults, SystemTime::now());
+            (attr.mode, attr.uid, attr.gid) = (mode & 0o7777, caller.uid, caller.gid);
+            let metadata = attr.to_metadata(&Metadata::default(), false);
+            let key = Key::new(prefix.as_str());
+            match this
+                .store
+                .put(&key, Vec::new(), &metadata, &Condition::Absent)
+                .await
+            {
+                Ok(_) => {}
+                Err(error) if error.kind == StoreErrorKind::Changed => {
+                    return Err(FsError::plain(libc::EEXIST));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            Self::touched(&dir);
+            this.known.changed(dir.ino, &name, Some(Listed::Directory));
+            let new = NewInode {
+                parent: dir.ino,
+                name,
+                key: prefix,
+                attr,
+                version: None,
+                metadata: None,
+                checked: Instant::now(),
+                dirty: None,
+            };
+            let inode = this.inodes.find_or_insert(new, |_, _, _| false);
+            // Nothing is in it yet, and this mount is the first to know.
+            this.known
+                .put_listing(inode.ino, Instant::now(), HashMap::new());
+            Ok((attr, inode.ino, this.config.metadata_ttl))
+        };
+        self.spawn(context, responder, work, |responder, (attr, ino, valid)| {
+            responder.entry(&attr.to_entry(ino, valid));
+        });
+    }
+
+    pub(super) fn mknod(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        caller: Caller,
+        responder: Responder,
+    ) {
+        let context = Context::new("mknod", parent);
+        if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
+            return responder.error(libc::EPERM);
+        }
+        let made = self
+            .writable()
+            .and_then(|()| self.place(parent, name))
+            .and_then(|(dir, name)| self.new_file(&dir, &name, mode, caller));
+        let inode = match made {
+            Ok(inode) => inode,
+            Err(error) => return context.fail(responder, &error),
+        };
+        let this = self.this();
+        let work = async move {
+            if let Err(error) = this.publish(&inode).await {
+                this.give_up(&inode, None).await;
+                return Err(error);
+            }
+            this.settle(&inode);
+            let attr = inode.state.lock().attr_now();
+            Ok((attr, inode.ino, this.config.metadata_ttl))
+        };
+        self.spawn(context, responder, work, |responder, (attr, ino, valid)| {
+            responder.entry(&attr.to_entry(ino, valid));
+        });
+    }
+
+    /// A file that is not at the store yet. Asks nothing: the condition at its publish does.
+    ///
+    /// # Errors
+    /// EEXIST if the name is known to be taken.
+    pub(super) fn new_file(
+        &self,
+        dir: &Arc<Inode>,
+        name: &str,
+        mode: u32,
+        caller: Caller,
+    ) -> FsResult<Arc<Inode>> {
+        let key = file_key(&dir.state.lock().key, name.as_bytes())?;
+        let taken = |state: &State| state.is_local() && !state.unlinked;
+        if self
+            .inodes
+            .child(dir.ino, name)
+            .is_some_and(|child| taken(&child.state.lock()))
+        {
+            return Err(FsError::plain(libc::EEXIST));
+        }
+        let now = SystemTime::now();
+        let mut attr = FileAttr::file(&self.defaults, 0, now);
+        (attr.mode, attr.uid, attr.gid) = (mode & 0o7777, caller.uid, caller.gid);
+        let new = NewInode {
+            parent: dir.ino,
+            name: name.into(),
+            dirty: Some(self.writer.begin(Key::new(key.as_str()), Base::Absent)),
+            key,
+            attr,
+            version: None,
+            metadata: Some(Arc::default()),
+            checked: Instant::now(),
+        };
+        Self::touched(dir);
+        self.known
+            .burst(dir.ino)
+            .lock()
+            .created(name, Instant::now());
+        let inode = self.inodes.find_or_insert(new, |_, _, _| false);
+        {
+            let state = inode.state.lock();
+            if let Some(dirty) = &state.dirty {
+                dirty.set_metadata(state.metadata_now());
+            }
+        }
+        Ok(inode)
+    }
+
+    /// A name in the directory went: the directory stays here though the store may hold nothing of
+    /// it any more, until rmdir or until the kernel forgets it.
+    pub(super) fn keep(&self, dir: &Arc<Inode>) {
+        Self::touched(dir);
+        if !Self::is_root(dir.ino) {
+            dir.state.lock().kept = true;
+            self.inodes.unsettled(dir);
+        }
+    }
+
+    /// A name in the directory came or went.
+    pub(super) fn touched(dir: &Inode) {
+        dir.state.lock().attr.mtime = SystemTime::now();
+    }
+
+    pub(super) fn statfs(responder: Responder) {
+        // A bucket has no size: df shows one that nobody fills.
+        const BLOCK: u32 = 4096;
+        const BLOCKS: u64 = (1 << 60) / BLOCK as u64;
+        responder.statfs(&StatfsOut {
+            blocks: BLOCKS,
+            bfree: BLOCKS,
+            bavail: BLOCKS,
+            files: 1 << 40,
+            ffree: 1 << 40,
+            bsize: BLOCK,
+            namelen: super::name::NAME_LEN_MAX as u32,
+            frsize: BLOCK,
+            ..StatfsOut::default()
+        });
+    }
+
+    /// Whether the inode is the mount's root.
+    pub(super) fn is_root(ino: u64) -> bool {
+        ino == ROOT
+    }
+}
+
+/// A request for one page.
+pub(super) fn page_of(prefix: &str, delimited: bool, keys_max: u32) -> ListRequest {
+    ListRequest {
+        prefix: prefix.to_owned(),
+        delimited,
+        token: None,
+        start_after: None,
+        keys_max,
+    }
+}

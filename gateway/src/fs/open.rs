@@ -1,0 +1,359 @@
+//! Opening: every open of a file asks the store which version there is, so that it sees all that
+//! was published by closes that ended before it. A file that this mount is writing is opened as it
+//! stands here; a new file asks nothing.
+//!
+//! Passthrough: a whole, verified cache file is handed to the kernel for opens that only read. The
+//! kernel wants all opens of one inode to be alike (fs/fuse/iomode.c), so an open that cannot pass
+//! through while others do detaches the inode: ESTALE makes the kernel look the name up again, and
+//! it gets an inode of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use ackfs_cache::dirty::Base;
+use ackfs_cache::object::Key;
+
+use super::attr::{FileAttr, Kind};
+use super::dir::Lister;
+use super::error::{Errno, FsError, FsResult};
+use super::handle::{DirHandle, FileHandle};
+use super::inode::{Inode, State, Told};
+use super::known::Known;
+use super::{Context, Filesystem};
+use crate::fuse::abi::{FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH, OpenOut};
+use crate::fuse::{Caller, Responder};
+
+/// Smaller files are not worth the backing file's registration.
+const PASSTHROUGH_MIN: u64 = 1 << 20;
+
+/// Whether an open with these flags may write.
+fn writes(flags: u32) -> bool {
+    flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
+}
+
+impl Filesystem {
+    pub(super) fn open(&self, ino: u64, flags: u32, responder: Responder) {
+        let inode = match self.inode(ino) {
+            Ok(inode) => inode,
+            Err(error) => return Context::new("open", ino).fail(responder, &error),
+        };
+        let context = Context::of("open", &inode);
+        let this = self.this();
+        let work = async move { this.open_inode(&inode, flags).await };
+        let answer = |responder: Responder, open| responder.open(&open);
+        if flags & libc::O_TRUNC as u32 == 0 {
+            self.spawn_interruptible(context, responder, work, answer);
+        } else {
+            // Given up half-way it would leave a truncation that nobody's close publishes.
+            self.spawn(context, responder, work, answer);
+        }
+    }
+
+    async fn open_inode(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
+        if inode.kind == Kind::Directory {
+            return Err(FsError::plain(libc::EISDIR));
+        }
+        if writes(flags) {
+            self.writable()?;
+        }
+        let (local, told) = {
+            let state = inode.state.lock();
+            (state.is_local(), state.told)
+        };
+        if local && told == Some(Told::Final) {
+            // A close has said that these bytes will not get there. They stay with the handles
+            // that are still open; who opens now gets what is in the store.
+            self.inodes.detach(inode);
+            return Err(FsError::plain(libc::ESTALE));
+        }
+        if !local {
+            let _guard = inode.publishing.lock().await;
+            self.revalidate(inode).await?;
+        }
+        tell_of_late_failure(&mut inode.state.lock())?;
+        if writes(flags) && flags & libc::O_TRUNC as u32 != 0 {
+            self.truncate_at_open(inode).await?;
+        }
+        let mut state = inode.state.lock();
+        if state.unlinked || !state.attached {
+            return Err(FsError::plain(libc::ESTALE));
+        }
+        let mut out = OpenOut::default();
+        if !self.pass_through(inode, &mut state, flags, &mut out) {
+            drop(state);
+            self.inodes.detach(inode);
+            return Err(FsError::plain(libc::ESTALE));
+        }
+        let passthrough = out.open_flags & FOPEN_PASSTHROUGH != 0;
+        if !passthrough && state.kernel_pages == state.version && state.version.is_some() {
+            out.open_flags |= FOPEN_KEEP_CACHE;
+        }
+        if state.is_local() && state.handles > 0 {
+            // What others wrote here went through the kernel's pages: they are right.
+            out.open_flags |= FOPEN_KEEP_CACHE;
+        }
+        state.kernel_pages = state.version.clone();
+        out.fh = self.take_handle(inode, &mut state, writes(flags), passthrough);
+        Ok(out)
+    }
+
+    fn take_handle(
+        &self,
+        inode: &Arc<Inode>,
+        state: &mut State,
+        writable: bool,
+        passthrough: bool,
+    ) -> u64 {
+        state.handles += 1;
+        state.writers += u32::from(writable);
+        self.files
+            .insert(FileHandle::new(inode.clone(), writable, passthrough))
+    }
+
+    /// Fills in the backing file where the open may pass through. False if the inode's other opens
+    /// pass through and this one cannot.
+    fn pass_through(
+        &self,
+        inode: &Inode,
+        state: &mut State,
+        flags: u32,
+        out: &mut OpenOut,
+    ) -> bool {
+        if let Some(backing) = &state.backing {
+            if writes(flags) || state.is_local() {
+                return false;
+            }
+            out.open_flags |= FOPEN_PASSTHROUGH;
+            out.backing_id = backing.id();
+            self.counters
+                .passthrough_opens
+                .fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let wanted = !writes(flags)
+            && state.handles == 0
+            && !state.is_local()
+            && state.attr.size >= PASSTHROUGH_MIN;
+        let (true, Some(kernel), Some(object)) = (wanted, self.kernel.get(), state.object()) else {
+            return true;
+        };
+        let Some(file) = self.reader.whole_file(&object, state.attr.size) else {
+            return true;
+        };
+        match kernel.open_backing(&file) {
+            Ok(backing) => {
+                out.open_flags |= FOPEN_PASSTHROUGH;
+                out.backing_id = backing.id();
+                state.backing = Some(Arc::new(backing));
+                self.counters
+                    .passthrough_opens
+                    .fetch_add(1, Ordering::Relaxed);
+            }
+            // No right to, or no room for more: the ring serves it.
+            Err(error) => tracing::debug!(ino = inode.ino, %error, "no passthrough"),
+        }
+        true
+    }
+
+    /// O_TRUNC: none of the bytes are wanted.
+    async fn truncate_at_open(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        let local = {
+            let mut state = inode.state.lock();
+            if state.backing.is_some() {
+                drop(state);
+                self.inodes.detach(inode);
+                return Err(FsError::plain(libc::ESTALE));
+            }
+            state.attr.mtime = SystemTime::now();
+            state.kernel_pages = None;
+            match (&state.dirty, &state.version) {
+                (Some(dirty), _) => Some(dirty.clone()),
+                (None, Some(etag)) => {
+                    let base = Base::Replace { etag: etag.clone() };
+                    let dirty = self.writer.begin(Key::new(state.key.as_str()), base);
+                    state.begin_writing(dirty);
+                    None
+                }
+                (None, None) => return Err(FsError::plain(libc::ESTALE)),
+            }
+        };
+        match local {
+            Some(dirty) => Ok(dirty.set_size(0).await?),
+            None => {
+                self.inodes.unsettled(inode);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn create(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        flags: u32,
+        caller: Caller,
+        responder: Responder,
+    ) {
+        let made = self
+            .writable()
+            .and_then(|()| self.place(parent, name))
+            .and_then(|(dir, name)| self.create_or_find(&dir, &name, mode, flags, caller));
+        let (inode, new) = match made {
+            Ok(made) => made,
+            Err(error) => return Context::new("create", parent).fail(responder, &error),
+        };
+        if new {
+            let (attr, fh) = {
+                let mut state = inode.state.lock();
+                let fh = self.take_handle(&inode, &mut state, writes(flags), false);
+                (state.attr_now(), fh)
+            };
+            let open = OpenOut {
+                fh,
+                ..OpenOut::default()
+            };
+            return responder.create(&self.created(attr, inode.ino), &open);
+        }
+        let this = self.this();
+        let context = Context::of("create", &inode);
+        let work = async move {
+            let open = this.open_inode(&inode, flags).await;
+            let attr = inode.state.lock().attr_now();
+            let entry = this.created(attr, inode.ino);
+            if open.is_err() {
+                // The kernel does not get the reference that was taken for it.
+                this.inodes.forget(inode.ino, 1);
+            }
+            Ok((entry, open?))
+        };
+        self.spawn(context, responder, work, |responder, (entry, open)| {
+            responder.create(&entry, &open);
+        });
+    }
+
+    fn created(&self, attr: FileAttr, ino: u64) -> crate::fuse::abi::EntryOut {
+        attr.to_entry(ino, self.config.metadata_ttl)
+    }
+
+    /// The inode to create, and whether it is new. A name that is known to be taken is opened, or
+    /// refused with O_EXCL.
+    fn create_or_find(
+        &self,
+        dir: &Arc<Inode>,
+        name: &str,
+        mode: u32,
+        flags: u32,
+        caller: Caller,
+    ) -> FsResult<(Arc<Inode>, bool)> {
+        let exclusive = flags & libc::O_EXCL as u32 != 0;
+        let known = self.known.get(dir.ino, name, Instant::now());
+        if let Some(Known {
+            what: Some(what),
+            begun,
+        }) = known
+        {
+            // The kernel's negative dentry is older than what was heard since.
+            if exclusive {
+                return Err(FsError::plain(libc::EEXIST));
+            }
+            return Ok((self.reference(dir, name, &what, None, begun), false));
+        }
+        match self.new_file(dir, name, mode, caller) {
+            Ok(inode) => Ok((inode, true)),
+            Err(error) if error.errno.0 == libc::EEXIST && !exclusive => {
+                let child = self.inodes.child(dir.ino, name).ok_or(error)?;
+                child.state.lock().lookups += 1;
+                Ok((child, false))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn opendir(&self, ino: u64, responder: Responder) {
+        let inode = match self.inode(ino) {
+            Ok(inode) => inode,
+            Err(error) => return Context::new("opendir", ino).fail(responder, &error),
+        };
+        if inode.kind != Kind::Directory {
+            return responder.error(libc::ENOTDIR);
+        }
+        let lister = self.lister(&inode);
+        let handle = DirHandle {
+            inode,
+            lister: tokio::sync::Mutex::new(lister),
+        };
+        let fh = self.dirs.insert(handle);
+        responder.open(&OpenOut {
+            fh,
+            ..OpenOut::default()
+        });
+    }
+
+    pub(super) fn lister(&self, dir: &Inode) -> Lister {
+        let prefix = dir.state.lock().key.clone();
+        let local = self.inodes.local_names(dir.ino);
+        Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
+    }
+
+    pub(super) fn release(&self, ino: u64, fh: u64, responder: Responder) {
+        let Some(handle) = self.files.remove(fh) else {
+            return responder.error(libc::EBADF);
+        };
+        let inode = handle.inode.clone();
+        let last_writer = {
+            let mut state = inode.state.lock();
+            state.handles -= 1;
+            state.writers -= u32::from(handle.writable);
+            if state.handles == 0 {
+                state.backing = None;
+            }
+            handle.writable && state.writers == 0
+        };
+        drop(handle);
+        let dirty = inode.state.lock().dirty.clone();
+        match dirty {
+            Some(dirty) if last_writer && dirty.is_dirty() => {
+                let this = self.this();
+                let context = Context::of("release", &inode);
+                let task = async move {
+                    this.publish_after_last_close(&inode).await;
+                    Ok(())
+                };
+                let tracked = self.releases.token();
+                let task = async move {
+                    let result = task.await;
+                    drop(tracked);
+                    result
+                };
+                self.spawn(context, responder, task, |responder, ()| responder.empty());
+            }
+            _ => {
+                if last_writer {
+                    self.settle(&inode);
+                }
+                self.inodes.collect(&inode);
+                let _ = ino;
+                responder.empty();
+            }
+        }
+    }
+}
+
+/// A failure that no close could tell of is told once.
+fn tell_of_late_failure(state: &mut State) -> FsResult<()> {
+    if state.dirty.is_some() {
+        return Ok(());
+    }
+    match state.stuck.take() {
+        Some(cause) => Err(FsError {
+            errno: Errno(libc::EIO),
+            cause: Some(cause.into()),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// How long the last close's retry waits before it tries again.
+pub(super) const RELEASE_RETRY_AFTER: Duration = Duration::from_secs(1);

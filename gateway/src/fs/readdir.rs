@@ -1,0 +1,176 @@
+//! Reading a directory: the lister's items into the kernel's buffer. READDIRPLUS brings each name's
+//! attributes along, from the listing, so that `ls -l` asks for nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::attr::{Kind, negative_entry};
+use super::dir::Item;
+use super::error::FsResult;
+use super::handle::DirHandle;
+use super::known::Listed;
+use super::{Context, Filesystem};
+use crate::fuse::Responder;
+use crate::fuse::abi::DirentWriter;
+
+/// Inodes beyond which READDIRPLUS gives names only: the kernel forgets what it does not need, but
+/// not before it has to, and each is a reference that is kept here.
+const INODES_MAX: usize = 200_000;
+/// `d_ino` of a name that has no inode here yet, as libfuse gives it (FUSE_UNKNOWN_INO).
+const UNKNOWN_INO: u64 = 0xffff_ffff;
+
+impl Filesystem {
+    pub(super) fn readdir(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        size: u32,
+        plus: bool,
+        mut responder: Responder,
+    ) {
+        let Some(handle) = self.dirs.get(fh) else {
+            return responder.error(libc::EBADF);
+        };
+        let context = Context::of(if plus { "readdirplus" } else { "readdir" }, &handle.inode);
+        let this = self.this();
+        let mut interrupt = responder.interrupt();
+        self.runtime.spawn(async move {
+            let result = {
+                let room = responder.buffer(size as usize);
+                tokio::select! {
+                    result = this.fill(&handle, offset, room, plus) => result,
+                    () = interrupt.interrupted() => {
+                        Err(super::error::FsError::plain(libc::EINTR))
+                    }
+                }
+            };
+            let _ = ino;
+            context.finish(responder, result, Responder::filled);
+        });
+    }
+
+    /// Fills `room` with entries from `offset` on. Gives how many bytes.
+    async fn fill(
+        &self,
+        handle: &Arc<DirHandle>,
+        offset: u64,
+        room: &mut [u8],
+        plus: bool,
+    ) -> FsResult<usize> {
+        let dir = &handle.inode;
+        let mut lister = handle.lister.lock().await;
+        // rewinddir(3) wants the directory as it is now.
+        if offset == 0 && lister.was_read() {
+            *lister = self.lister(dir);
+        }
+        let mut out = DirentWriter::new(room);
+        let mut at = offset;
+        let parent = dir.state.lock().parent;
+        for (index, name) in [(0, "."), (1, "..")] {
+            if at == index {
+                let ino = if index == 0 || Self::is_root(dir.ino) {
+                    dir.ino
+                } else {
+                    parent
+                };
+                let kind = Kind::Directory.dirent();
+                let fits = if plus {
+                    // `.` and `..` carry no reference: fuse_direntplus_link skips them.
+                    let mut entry = negative_entry(std::time::Duration::ZERO);
+                    entry.attr.ino = ino;
+                    entry.attr.mode = libc::S_IFDIR;
+                    out.direntplus(&entry, index + 1, kind, name.as_bytes())
+                } else {
+                    out.dirent(ino, index + 1, kind, name.as_bytes())
+                };
+                if !fits {
+                    return Ok(out.used());
+                }
+                at += 1;
+            }
+        }
+        loop {
+            // Offset n is the n-th entry's place; the lister counts from 3.
+            let item = match lister.at(at + 1).await {
+                Ok(Some(item)) => item,
+                Ok(None) => break,
+                // What is in the buffer already is right: the error comes with the next call.
+                Err(_) if out.used() > 0 => break,
+                Err(error) => return Err(error.into()),
+            };
+            if !self.put_item(handle, &item, at + 1, lister.begun(), plus, &mut out) {
+                break;
+            }
+            at += 1;
+        }
+        let odd = lister.take_oddities();
+        if odd.hidden > 0 || odd.shadowed > 0 {
+            self.counters
+                .hidden_keys
+                .fetch_add(odd.hidden, Ordering::Relaxed);
+            self.counters
+                .shadowed_files
+                .fetch_add(odd.shadowed, Ordering::Relaxed);
+            let prefix = &dir.state.lock().key;
+            tracing::warn!(
+                prefix,
+                hidden = odd.hidden,
+                shadowed = odd.shadowed,
+                "keys that cannot be shown as files here; `ackfs doctor` lists them"
+            );
+        }
+        if let Some(whole) = lister.take_whole() {
+            self.known.put_listing(dir.ino, lister.begun(), whole);
+        }
+        Ok(out.used())
+    }
+
+    /// Adds one entry. False if it does not fit.
+    fn put_item(
+        &self,
+        handle: &DirHandle,
+        item: &Item,
+        next: u64,
+        begun: Instant,
+        plus: bool,
+        out: &mut DirentWriter<'_>,
+    ) -> bool {
+        let dir = &handle.inode;
+        let name = item.name.as_bytes();
+        let child = self.inodes.child(dir.ino, &item.name);
+        let local = child.as_ref().filter(|child| child.state.lock().is_local());
+        let kind = match (&item.what, local) {
+            (Some(Listed::Directory), _) => Kind::Directory,
+            (Some(Listed::File { .. }), _) => Kind::File,
+            (None, Some(local)) => local.kind,
+            // It was here when the listing began and is gone by now.
+            (None, None) => return true,
+        };
+        if !plus {
+            let ino = child.map_or(UNKNOWN_INO, |child| child.ino);
+            return out.dirent(ino, next, kind.dirent(), name);
+        }
+        let now = Instant::now();
+        let valid = self.known.remaining(true, begun, now);
+        let inode = match (local, &item.what) {
+            (Some(local), _) => {
+                local.state.lock().lookups += 1;
+                local.clone()
+            }
+            (None, Some(_)) if self.inodes.count() > INODES_MAX => {
+                let entry = negative_entry(std::time::Duration::ZERO);
+                return out.direntplus(&entry, next, kind.dirent(), name);
+            }
+            (None, Some(what)) => self.reference(dir, &item.name, what, None, begun),
+            (None, None) => return true,
+        };
+        let entry = inode.state.lock().attr_now().to_entry(inode.ino, valid);
+        let fits = out.direntplus(&entry, next, kind.dirent(), name);
+        if !fits {
+            self.inodes.forget(inode.ino, 1);
+        }
+        fits
+    }
+}

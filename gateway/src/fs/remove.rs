@@ -1,0 +1,95 @@
+//! unlink and rmdir. Both are at the store when they are answered.
+
+use ackfs_cache::object::Key;
+
+use super::attr::Kind;
+use super::error::FsError;
+use super::name::{directory_prefix, file_key};
+use super::namespace::page_of;
+use super::{Context, Filesystem};
+use crate::fuse::Responder;
+
+impl Filesystem {
+    pub(super) fn unlink(&self, parent: u64, name: &[u8], responder: Responder) {
+        let (dir, name) = match self.writable().and_then(|()| self.place(parent, name)) {
+            Ok(place) => place,
+            Err(error) => return Context::new("unlink", parent).fail(responder, &error),
+        };
+        let this = self.this();
+        let context = Context::of("unlink", &dir);
+        let work = async move {
+            let key = Key::new(file_key(&dir.state.lock().key, name.as_bytes())?);
+            let Some(inode) = this.inodes.child(dir.ino, &name) else {
+                this.store.delete(&key, None).await?;
+                this.known.changed(dir.ino, &name, None);
+                this.keep(&dir);
+                return Ok(());
+            };
+            if inode.kind == Kind::Directory {
+                return Err(FsError::plain(libc::EISDIR));
+            }
+            // A publish under way would bring the object back.
+            let _guard = inode.publishing.lock().await;
+            let (dirty, never_published) = {
+                let mut state = inode.state.lock();
+                state.unlinked = true;
+                (state.dirty.clone(), state.version.is_none())
+            };
+            if !never_published && let Err(error) = this.store.delete(&key, None).await {
+                inode.state.lock().unlinked = false;
+                return Err(error.into());
+            }
+            this.inodes.detach(&inode);
+            this.known.changed(dir.ino, &name, None);
+            this.keep(&dir);
+            if let Some(dirty) = dirty {
+                // Whoever has it open goes on reading and writing it here; nothing is published.
+                dirty.discard().await;
+                this.settle(&inode);
+            }
+            Ok(())
+        };
+        self.spawn(context, responder, work, |responder, ()| responder.empty());
+    }
+
+    pub(super) fn rmdir(&self, parent: u64, name: &[u8], responder: Responder) {
+        let (dir, name) = match self.writable().and_then(|()| self.place(parent, name)) {
+            Ok(place) => place,
+            Err(error) => return Context::new("rmdir", parent).fail(responder, &error),
+        };
+        let this = self.this();
+        let context = Context::of("rmdir", &dir);
+        let work = async move {
+            let prefix = directory_prefix(&dir.state.lock().key, name.as_bytes())?;
+            let child = this.inodes.child(dir.ino, &name);
+            if let Some(child) = &child {
+                if child.kind != Kind::Directory {
+                    return Err(FsError::plain(libc::ENOTDIR));
+                }
+                if !this.inodes.local_names(child.ino).is_empty() {
+                    return Err(FsError::plain(libc::ENOTEMPTY));
+                }
+            }
+            // The marker and one more: what is known here may be old.
+            let page = this.store.list(page_of(&prefix, false, 2)).await?;
+            if page.entries.iter().any(|entry| entry.key != prefix) || page.next.is_some() {
+                if let Some(child) = &child {
+                    this.known.drop_directory(child.ino);
+                }
+                return Err(FsError::plain(libc::ENOTEMPTY));
+            }
+            if !page.entries.is_empty() {
+                this.store.delete(&Key::new(prefix), None).await?;
+            }
+            if let Some(child) = child {
+                child.state.lock().unlinked = true;
+                this.known.drop_directory(child.ino);
+                this.inodes.detach(&child);
+            }
+            this.known.changed(dir.ino, &name, None);
+            this.keep(&dir);
+            Ok(())
+        };
+        self.spawn(context, responder, work, |responder, ()| responder.empty());
+    }
+}

@@ -1,0 +1,187 @@
+//! rename(2) of files: a copy at the store by If-Match on the source, then the source's removal.
+//! A file with bytes not yet published is published first, so that there is something to copy.
+//!
+//! Between the two steps both names are there; a crash between them leaves both, and loses nothing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ackfs_cache::dirty::Base;
+use ackfs_cache::object::{Key, ObjectId};
+use ackfs_cache::store::{Condition, CopyMetadata, StoreErrorKind};
+
+use super::attr::Kind;
+use super::error::{FsError, FsResult};
+use super::inode::Inode;
+use super::known::Listed;
+use super::name::file_key;
+use super::{Context, Filesystem};
+use crate::fuse::Responder;
+
+/// RENAME_NOREPLACE of renameat2(2).
+const NOREPLACE: u32 = 1;
+
+impl Filesystem {
+    pub(super) fn rename(
+        &self,
+        parent: u64,
+        name: &[u8],
+        new_parent: u64,
+        new_name: &[u8],
+        flags: u32,
+        responder: Responder,
+    ) {
+        let places = self
+            .writable()
+            .and_then(|()| Ok((self.place(parent, name)?, self.place(new_parent, new_name)?)));
+        let (source, target) = match places {
+            // Exchange and whiteout have no counterpart at a store.
+            Ok(_) if flags & !NOREPLACE != 0 => return responder.error(libc::EINVAL),
+            Ok(places) => places,
+            Err(error) => return Context::new("rename", parent).fail(responder, &error),
+        };
+        let this = self.this();
+        let context = Context::of("rename", &source.0);
+        let work = async move { this.rename_file(&source, &target, flags).await };
+        self.spawn(context, responder, work, |responder, ()| responder.empty());
+    }
+
+    async fn rename_file(
+        &self,
+        (dir, name): &(Arc<Inode>, Box<str>),
+        (new_dir, new_name): &(Arc<Inode>, Box<str>),
+        flags: u32,
+    ) -> FsResult<()> {
+        // The kernel looked both names up before it asked.
+        let inode = self
+            .inodes
+            .child(dir.ino, name)
+            .ok_or(FsError::plain(libc::ENOENT))?;
+        if inode.kind == Kind::Directory {
+            // As between filesystems: mv(1) then copies and removes.
+            return Err(FsError::plain(libc::EXDEV));
+        }
+        if dir.ino == new_dir.ino && name == new_name {
+            return Ok(());
+        }
+        let replaced = self.inodes.child(new_dir.ino, new_name);
+        if let Some(replaced) = &replaced {
+            if flags & NOREPLACE != 0 {
+                return Err(FsError::plain(libc::EEXIST));
+            }
+            if replaced.kind == Kind::Directory {
+                return Err(FsError::plain(libc::EISDIR));
+            }
+        }
+        if inode.state.lock().is_local() {
+            self.publish(&inode).await?;
+        }
+        // No publish of either may cross. Two renames lock alike: in order of the numbers.
+        let mut both: Vec<&Arc<Inode>> = std::iter::once(&inode).chain(&replaced).collect();
+        both.sort_by_key(|inode| inode.ino);
+        let mut guards = Vec::with_capacity(2);
+        for inode in both {
+            guards.push(inode.publishing.lock().await);
+        }
+        let source = inode
+            .state
+            .lock()
+            .object()
+            .ok_or(FsError::plain(libc::ENOENT))?;
+        let key = file_key(&new_dir.state.lock().key, new_name.as_bytes())?;
+        let target = Key::new(key.as_str());
+        let condition = if flags & NOREPLACE != 0 {
+            Condition::Absent
+        } else {
+            Condition::None
+        };
+        let (source, etag) = self.copy_newest(source, &target, flags, &condition).await?;
+        if let Err(error) = self.store.delete(&source.key, Some(&source.etag)).await
+            && error.kind != StoreErrorKind::NotFound
+        {
+            // Both names are there now, and the caller learns that the rename did not end.
+            self.known.changed(new_dir.ino, new_name, None);
+            self.known.drop_directory(new_dir.ino);
+            return Err(error.into());
+        }
+        if let Some(replaced) = self.inodes.rename(&inode, new_dir.ino, new_name, &key) {
+            let dirty = {
+                let mut state = replaced.state.lock();
+                state.unlinked = true;
+                state.dirty.clone()
+            };
+            if let Some(dirty) = dirty {
+                dirty.discard().await;
+            }
+        }
+        let (what, dirty) = {
+            let mut state = inode.state.lock();
+            if state.kernel_pages.is_some() && state.kernel_pages == state.version {
+                state.kernel_pages = Some(etag.clone());
+            }
+            state.version = Some(etag.clone());
+            state.checked = Instant::now();
+            let id = ObjectId::new(target.clone(), etag.clone());
+            if let Some(metadata) = &state.metadata {
+                self.known.put_metadata(id, metadata.clone());
+            }
+            let (size, modified) = (state.attr.size, state.attr.mtime);
+            (
+                Listed::File {
+                    etag: etag.clone(),
+                    size,
+                    modified,
+                },
+                state.dirty.clone(),
+            )
+        };
+        if let Some(dirty) = dirty {
+            let size = dirty.size();
+            let id = ObjectId::new(target.clone(), etag);
+            dirty.retarget(target, Base::Keep { id, size }).await;
+        }
+        self.known.changed(dir.ino, name, None);
+        self.known.changed(new_dir.ino, new_name, Some(what));
+        self.keep(dir);
+        Self::touched(new_dir);
+        Ok(())
+    }
+
+    /// Copies the source's newest version: one that a foreign client replaced since it was looked
+    /// up is renamed as it is now, as a local filesystem would.
+    async fn copy_newest(
+        &self,
+        source: ObjectId,
+        target: &Key,
+        flags: u32,
+        condition: &Condition,
+    ) -> FsResult<(ObjectId, ackfs_cache::object::ETag)> {
+        let copied = self
+            .store
+            .copy(&source, target, CopyMetadata::Keep, condition)
+            .await;
+        let error = match copied {
+            Ok(etag) => return Ok((source, etag)),
+            Err(error) => error,
+        };
+        match error.kind {
+            StoreErrorKind::NotFound => Err(FsError::plain(libc::ENOENT)),
+            StoreErrorKind::Changed => {
+                let newest = self
+                    .head(&source.key)
+                    .await?
+                    .ok_or(FsError::plain(libc::ENOENT))?;
+                if newest.etag == source.etag && flags & NOREPLACE != 0 {
+                    return Err(FsError::plain(libc::EEXIST));
+                }
+                let source = ObjectId::new(source.key, newest.etag);
+                let etag = self
+                    .store
+                    .copy(&source, target, CopyMetadata::Keep, condition)
+                    .await?;
+                Ok((source, etag))
+            }
+            _ => Err(error.into()),
+        }
+    }
+}

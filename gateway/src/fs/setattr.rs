@@ -1,0 +1,149 @@
+//! Changing attributes. A size is set like a write and published like one: by the close of who has
+//! the file open, or at once for truncate(2) of a file that nobody writes. Mode, owners and time
+//! travel with the next publish of a file that is being written; of any other file they are set by
+//! a copy onto itself at the store, which keeps the bytes.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use ackfs_cache::object::{Key, ObjectId};
+use ackfs_cache::store::{Condition, CopyMetadata};
+
+use super::attr::{Kind, resolve};
+use super::error::{FsError, FsResult};
+use super::inode::{Inode, State};
+use super::known::Listed;
+use super::{Context, Filesystem};
+use crate::fuse::Responder;
+use crate::fuse::request::SetAttr;
+
+impl Filesystem {
+    pub(super) fn setattr(&self, ino: u64, set: SetAttr, responder: Responder) {
+        let inode = match self.writable().and_then(|()| self.inode(ino)) {
+            Ok(inode) => inode,
+            Err(error) => return Context::new("setattr", ino).fail(responder, &error),
+        };
+        let context = Context::of("setattr", &inode);
+        let this = self.this();
+        let work = async move {
+            if let Some(size) = set.size {
+                this.set_size(&inode, size).await?;
+            }
+            if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
+                this.set_metadata(&inode, &set).await?;
+            }
+            let attr = inode.state.lock().attr_now().to_wire(inode.ino);
+            Ok((attr, this.config.metadata_ttl))
+        };
+        self.spawn(context, responder, work, |responder, (attr, valid)| {
+            responder.attr(&attr, valid);
+        });
+    }
+
+    async fn set_size(&self, inode: &Arc<Inode>, size: u64) -> FsResult<()> {
+        if inode.kind == Kind::Directory {
+            return Err(FsError::plain(libc::EISDIR));
+        }
+        let open_for_writing = inode.state.lock().writers > 0;
+        if !open_for_writing {
+            let local = inode.state.lock().is_local();
+            if !local {
+                self.revalidate(inode).await?;
+            }
+        }
+        let dirty = self.dirty_of(inode)?;
+        dirty.set_size(size).await?;
+        {
+            let mut state = inode.state.lock();
+            state.attr.mtime = SystemTime::now();
+            state.mtime_set = false;
+            state.told = None;
+        }
+        if inode.state.lock().writers > 0 {
+            return Ok(());
+        }
+        // Nobody's close will publish it.
+        match self.publish(inode).await {
+            Ok(()) => {
+                self.settle(inode);
+                Ok(())
+            }
+            Err(error) => {
+                self.give_up(inode, None).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn set_metadata(&self, inode: &Arc<Inode>, set: &SetAttr) -> FsResult<()> {
+        let now = SystemTime::now();
+        let apply = |state: &mut State| {
+            let attr = &mut state.attr;
+            attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
+            attr.uid = set.uid.unwrap_or(attr.uid);
+            attr.gid = set.gid.unwrap_or(attr.gid);
+            if let Some(mtime) = set.mtime {
+                attr.mtime = resolve(mtime, now);
+                state.mtime_set = true;
+            }
+        };
+        // Directories have no object of their own to keep it: it lasts as long as the inode.
+        if inode.kind == Kind::Directory {
+            apply(&mut inode.state.lock());
+            return Ok(());
+        }
+        {
+            let mut state = inode.state.lock();
+            if let Some(dirty) = state.dirty.clone() {
+                apply(&mut state);
+                dirty.set_metadata(state.metadata_now());
+                dirty.touch();
+                return Ok(());
+            }
+        }
+        let _guard = inode.publishing.lock().await;
+        self.revalidate(inode).await?;
+        let (id, before, metadata) = {
+            let mut state = inode.state.lock();
+            let id = state.object().ok_or(FsError::plain(libc::ESTALE))?;
+            let before = (state.attr, state.mtime_set);
+            apply(&mut state);
+            let foreign = state.metadata.clone().unwrap_or_default();
+            // A time that the object's metadata hold stays there.
+            let timed = state.mtime_set || foreign.user.contains_key("file-mtime");
+            (id, before, state.attr.to_metadata(&foreign, timed))
+        };
+        let condition = Condition::Matches(id.etag.clone());
+        let copy = CopyMetadata::Replace(metadata.clone());
+        match self.store.copy(&id, &id.key, copy, &condition).await {
+            Ok(etag) => {
+                let metadata = Arc::new(metadata);
+                let key = Key::new(id.key.as_str());
+                self.known
+                    .put_metadata(ObjectId::new(key, etag.clone()), metadata.clone());
+                let (parent, name, size) = {
+                    let mut state = inode.state.lock();
+                    if state.kernel_pages == state.version {
+                        state.kernel_pages = Some(etag.clone());
+                    }
+                    state.version = Some(etag.clone());
+                    state.metadata = Some(metadata);
+                    state.checked = Instant::now();
+                    (state.parent, state.name.clone(), state.attr.size)
+                };
+                let what = Listed::File {
+                    etag,
+                    size,
+                    modified: now,
+                };
+                self.known.changed(parent, &name, Some(what));
+                Ok(())
+            }
+            Err(error) => {
+                let mut state = inode.state.lock();
+                (state.attr, state.mtime_set) = before;
+                Err(error.into())
+            }
+        }
+    }
+}

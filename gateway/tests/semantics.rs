@@ -1,0 +1,498 @@
+//! What the filesystem means, on real mounts over a store in memory that counts and lies: so that a
+//! test can say "one PUT and nothing else", and fail a request at the very place it means.
+//!
+//! Each test runs on both doors. They need root, /dev/fuse and, for the ring, `enable_uring`.
+
+mod world;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::time::Duration;
+
+use ackfs_cache::store::StoreErrorKind;
+use ackfs_cache::store::memory::{Call, Fault};
+
+use world::{close, errno, map_shared, names, on_both_doors, read_write, with_ttl};
+
+#[test]
+fn a_small_file_is_one_put_and_is_there_when_close_returns() {
+    on_both_doors(|world| {
+        let _ = names(world.dir.path());
+        world.store.calls();
+        let mut file = File::create(world.path("a")).unwrap();
+        file.write_all(b"hello").unwrap();
+        assert_eq!(
+            world.store.bytes("a"),
+            None,
+            "nothing is uploaded before close"
+        );
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), "hello");
+        let calls = world.store.calls();
+        let puts = calls.iter().filter(|(call, _)| *call == Call::Put).count();
+        assert_eq!(puts, 1, "{calls:?}");
+        assert!(calls.len() <= 3, "{calls:?}");
+        assert_eq!(fs::read(world.path("a")).unwrap(), b"hello");
+    });
+}
+
+#[test]
+fn many_new_files_cost_one_put_each_and_a_listing_for_all() {
+    on_both_doors(|world| {
+        for index in 0..50 {
+            fs::write(world.path(&format!("f{index}")), "x").unwrap();
+        }
+        let calls = world.store.calls();
+        let puts = calls.iter().filter(|(call, _)| *call == Call::Put).count();
+        assert_eq!(puts, 50);
+        assert!(calls.len() <= 70, "{} calls for 50 files", calls.len());
+    });
+}
+
+#[test]
+fn dup_then_close_publishes_once() {
+    on_both_doors(|world| {
+        let mut file = File::create(world.path("a")).unwrap();
+        file.write_all(b"1").unwrap();
+        let dup = file.try_clone().unwrap();
+        close(file).unwrap();
+        close(dup).unwrap();
+        assert_eq!(world.writes(), [(Call::Put, "a".to_owned())]);
+    });
+}
+
+#[test]
+fn an_empty_file_is_an_empty_object() {
+    on_both_doors(|world| {
+        close(File::create(world.path("empty")).unwrap()).unwrap();
+        assert_eq!(world.store.bytes("empty").unwrap().len(), 0);
+        assert_eq!(fs::metadata(world.path("empty")).unwrap().len(), 0);
+    });
+}
+
+#[test]
+fn a_reader_s_close_does_not_publish_the_writer_s_half() {
+    on_both_doors(|world| {
+        let mut file = File::create(world.path("a")).unwrap();
+        file.write_all(b"half").unwrap();
+        let reader = File::open(world.path("a")).unwrap();
+        let mut text = String::new();
+        (&reader).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "half", "a second descriptor reads what was written");
+        close(reader).unwrap();
+        assert_eq!(world.store.bytes("a"), None);
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), "half");
+    });
+}
+
+#[test]
+fn a_refused_put_is_the_answer_of_close_and_the_next_close_tries_again() {
+    on_both_doors(|world| {
+        let mut file = File::create(world.path("a")).unwrap();
+        file.write_all(b"1").unwrap();
+        let dup = file.try_clone().unwrap();
+        world
+            .store
+            .inject(Call::Put, Fault::Fail(StoreErrorKind::Denied));
+        assert_eq!(errno(close(file)), libc::EACCES);
+        assert_eq!(world.filesystem.unsaved().len(), 1);
+        close(dup).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), "1");
+        assert!(world.filesystem.unsaved().is_empty());
+    });
+}
+
+#[test]
+fn every_cause_comes_out_of_close_as_its_errno() {
+    on_both_doors(|world| {
+        let table = [
+            (StoreErrorKind::Denied, libc::EACCES),
+            (StoreErrorKind::Changed, libc::ESTALE),
+            (StoreErrorKind::Timeout, libc::ETIMEDOUT),
+            (StoreErrorKind::NoSpace, libc::EDQUOT),
+            (StoreErrorKind::Broken, libc::EIO),
+            (StoreErrorKind::TooLarge, libc::EFBIG),
+        ];
+        for (index, (kind, want)) in table.into_iter().enumerate() {
+            let mut file = File::create(world.path(&format!("f{index}"))).unwrap();
+            file.write_all(b"1").unwrap();
+            world.store.inject(Call::Put, Fault::Fail(kind));
+            assert_eq!(errno(close(file)), want, "{kind}");
+            // What RELEASE tries again must not meet the next fault.
+            world.drain_until_closed();
+        }
+    });
+}
+
+#[test]
+fn a_lost_race_is_estale_and_the_winner_stays() {
+    on_both_doors(|world| {
+        world.store.plant("b", "1");
+        let mut file = File::create(world.path("a")).unwrap();
+        file.write_all(b"ours").unwrap();
+        world.store.plant("a", "theirs");
+        assert_eq!(errno(close(file)), libc::ESTALE);
+        assert_eq!(world.store.bytes("a").unwrap(), "theirs");
+        // The same for one that was there before.
+        let mut file = OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(world.path("b"))
+            .unwrap();
+        file.write_all(b"ours").unwrap();
+        world.store.plant("b", "theirs");
+        assert_eq!(errno(close(file)), libc::ESTALE);
+        assert_eq!(world.store.bytes("b").unwrap(), "theirs");
+        assert_eq!(fs::read(world.path("b")).unwrap(), b"theirs");
+    });
+}
+
+#[test]
+fn every_open_sees_the_newest_version_even_with_a_long_ttl() {
+    on_both_doors(|world| {
+        world.store.plant("a", "one");
+        assert_eq!(fs::read(world.path("a")).unwrap(), b"one");
+        world.store.plant("a", "other");
+        assert_eq!(fs::read(world.path("a")).unwrap(), b"other");
+        world.store.uproot("a");
+        assert_eq!(errno(File::open(world.path("a"))), libc::ENOENT);
+    });
+}
+
+#[test]
+fn an_open_file_keeps_its_version_and_a_new_open_gets_the_new_one() {
+    on_both_doors(|world| {
+        let old = vec![b'o'; 300_000];
+        let new = vec![b'n'; 300_000];
+        world.store.plant("a", old.clone());
+        let first = File::open(world.path("a")).unwrap();
+        let mut head = vec![0; 4096];
+        first.read_exact_at(&mut head, 0).unwrap();
+        assert_eq!(head, &old[..4096]);
+        world.store.plant("a", new.clone());
+        assert_eq!(fs::read(world.path("a")).unwrap(), new);
+        // Old bytes or ESTALE, never new ones.
+        for page in 0..70 {
+            let mut buf = vec![0; 4096];
+            match first.read_at(&mut buf, page * 4096) {
+                Ok(len) => assert!(
+                    buf[..len].iter().all(|byte| *byte == b'o'),
+                    "mixed at {page}"
+                ),
+                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
+            }
+        }
+        assert_eq!(fs::read(world.path("a")).unwrap(), new);
+    });
+}
+
+#[test]
+fn a_look_up_that_failed_is_never_enoent() {
+    with_ttl(Duration::ZERO, |world| {
+        let table = [
+            (StoreErrorKind::Denied, libc::EACCES),
+            (StoreErrorKind::Timeout, libc::ETIMEDOUT),
+            (StoreErrorKind::Broken, libc::EIO),
+        ];
+        for call in [Call::Head, Call::List] {
+            for (kind, want) in table {
+                world.store.inject(call, Fault::Fail(kind));
+                assert_eq!(
+                    errno(fs::metadata(world.path("x"))),
+                    want,
+                    "{call:?} {kind}"
+                );
+            }
+        }
+        assert_eq!(errno(fs::metadata(world.path("x"))), libc::ENOENT);
+    });
+}
+
+#[test]
+fn a_bucket_shows_as_it_is() {
+    on_both_doors(|world| {
+        for key in [
+            "top",
+            "dir/",
+            "dir/in",
+            "implicit/deep/file",
+            "both",
+            "both/x",
+            "odd//y",
+        ] {
+            world.store.plant(key, key.to_owned());
+        }
+        assert_eq!(
+            names(world.dir.path()),
+            ["both", "dir", "implicit", "odd", "top"]
+        );
+        assert_eq!(names(&world.path("dir")), ["in"]);
+        assert_eq!(names(&world.path("both")), ["x"]);
+        assert_eq!(names(&world.path("odd")), [] as [&str; 0]);
+        assert_eq!(
+            fs::read(world.path("implicit/deep/file")).unwrap(),
+            b"implicit/deep/file"
+        );
+        assert!(fs::metadata(world.path("both")).unwrap().is_dir());
+        let stats = world.filesystem.stats();
+        assert!(
+            stats.hidden_keys >= 1 && stats.shadowed_files >= 1,
+            "{stats:?}"
+        );
+    });
+}
+
+#[test]
+fn directories_are_made_and_removed_at_the_store() {
+    on_both_doors(|world| {
+        fs::create_dir(world.path("d")).unwrap();
+        assert_eq!(world.store.bytes("d/").unwrap().len(), 0);
+        assert_eq!(errno(fs::create_dir(world.path("d"))), libc::EEXIST);
+        fs::write(world.path("d/f"), "1").unwrap();
+        assert_eq!(errno(fs::remove_dir(world.path("d"))), libc::ENOTEMPTY);
+        fs::remove_file(world.path("d/f")).unwrap();
+        // A foreign key makes it not empty, whatever is believed here.
+        world.store.plant("d/foreign", "1");
+        assert_eq!(errno(fs::remove_dir(world.path("d"))), libc::ENOTEMPTY);
+        world.store.uproot("d/foreign");
+        fs::remove_dir(world.path("d")).unwrap();
+        assert_eq!(world.store.bytes("d/"), None);
+        assert_eq!(errno(fs::metadata(world.path("d"))), libc::ENOENT);
+    });
+}
+
+#[test]
+fn a_directory_with_an_unpublished_file_is_not_empty_and_shows_it() {
+    on_both_doors(|world| {
+        fs::create_dir(world.path("d")).unwrap();
+        let file = File::create(world.path("d/new")).unwrap();
+        assert_eq!(names(&world.path("d")), ["new"]);
+        assert_eq!(errno(fs::remove_dir(world.path("d"))), libc::ENOTEMPTY);
+        close(file).unwrap();
+        assert_eq!(names(&world.path("d")), ["new"]);
+    });
+}
+
+#[test]
+fn rename_moves_the_object_and_replaces_what_was_there() {
+    on_both_doors(|world| {
+        fs::write(world.path("a"), "new").unwrap();
+        fs::write(world.path("b"), "old").unwrap();
+        fs::rename(world.path("a"), world.path("b")).unwrap();
+        assert_eq!(world.store.bytes("a"), None);
+        assert_eq!(world.store.bytes("b").unwrap(), "new");
+        assert_eq!(fs::read(world.path("b")).unwrap(), b"new");
+        assert_eq!(names(world.dir.path()), ["b"]);
+        fs::create_dir(world.path("d")).unwrap();
+        assert_eq!(
+            errno(fs::rename(world.path("d"), world.path("e"))),
+            libc::EXDEV
+        );
+    });
+}
+
+#[test]
+fn a_file_renamed_while_it_is_written_goes_on_under_its_new_name() {
+    on_both_doors(|world| {
+        let mut file = File::create(world.path("a.part")).unwrap();
+        file.write_all(b"1").unwrap();
+        fs::rename(world.path("a.part"), world.path("a")).unwrap();
+        file.write_all(b"2").unwrap();
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), "12");
+        assert_eq!(world.store.bytes("a.part"), None);
+    });
+}
+
+#[test]
+fn an_unlinked_file_goes_on_for_who_has_it_open_and_is_never_published() {
+    on_both_doors(|world| {
+        let mut file = read_write(&world.path("t"));
+        file.write_all(b"scratch").unwrap();
+        fs::remove_file(world.path("t")).unwrap();
+        file.write_all(b" more").unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "scratch more");
+        file.sync_all().unwrap();
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("t"), None);
+        assert_eq!(world.writes(), []);
+    });
+}
+
+#[test]
+fn writes_in_any_order_read_back_and_holes_are_zero() {
+    on_both_doors(|world| {
+        let file = read_write(&world.path("a"));
+        file.write_all_at(b"end", 10_000).unwrap();
+        file.write_all_at(b"start", 0).unwrap();
+        let mut want = vec![0; 10_003];
+        want[..5].copy_from_slice(b"start");
+        want[10_000..].copy_from_slice(b"end");
+        assert_eq!(fs::read(world.path("a")).unwrap(), want);
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), want);
+        assert_eq!(fs::read(world.path("a")).unwrap(), want);
+    });
+}
+
+#[test]
+fn an_existing_object_can_be_changed_appended_to_and_cut() {
+    on_both_doors(|world| {
+        world.store.plant("a", "0123456789");
+        let file = OpenOptions::new()
+            .write(true)
+            .open(world.path("a"))
+            .unwrap();
+        file.write_all_at(b"XY", 4).unwrap();
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), "0123XY6789");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(world.path("a"))
+            .unwrap();
+        file.write_all(b"!").unwrap();
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), "0123XY6789!");
+        nix::unistd::truncate(&world.path("a"), 4).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), "0123");
+        let file = OpenOptions::new()
+            .write(true)
+            .open(world.path("a"))
+            .unwrap();
+        file.set_len(6).unwrap();
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("a").unwrap(), "0123\0\0");
+    });
+}
+
+#[test]
+fn opening_for_writing_and_not_writing_changes_nothing() {
+    on_both_doors(|world| {
+        world.store.plant("a", "1");
+        close(
+            OpenOptions::new()
+                .write(true)
+                .open(world.path("a"))
+                .unwrap(),
+        )
+        .unwrap();
+        assert_eq!(world.writes(), []);
+    });
+}
+
+#[test]
+fn mode_owner_and_time_travel_with_the_object() {
+    on_both_doors(|world| {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        close(options.open(world.path("a")).unwrap()).unwrap();
+        let metadata = world.store.metadata("a").unwrap();
+        assert_eq!(metadata.user.get("file-permissions").unwrap(), "0100600");
+        fs::set_permissions(world.path("a"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(
+            fs::metadata(world.path("a")).unwrap().mode() & 0o7777,
+            0o755
+        );
+        let metadata = world.store.metadata("a").unwrap();
+        assert_eq!(metadata.user.get("file-permissions").unwrap(), "0100755");
+        let file = File::options().write(true).open(world.path("a")).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1000))
+            .unwrap();
+        close(file).unwrap();
+        assert_eq!(fs::metadata(world.path("a")).unwrap().mtime(), 1000);
+        let metadata = world.store.metadata("a").unwrap();
+        assert_eq!(metadata.user.get("file-mtime").unwrap(), "1000000000000ns");
+    });
+}
+
+#[test]
+fn names_and_keys_that_are_too_long_are_refused() {
+    on_both_doors(|world| {
+        let long = "x".repeat(256);
+        assert_eq!(errno(File::create(world.path(&long))), libc::ENAMETOOLONG);
+        let mut deep = world.dir.path().to_owned();
+        for _ in 0..4 {
+            deep.push("d".repeat(250));
+            fs::create_dir(&deep).unwrap();
+        }
+        assert_eq!(
+            errno(File::create(deep.join("y".repeat(200)))),
+            libc::ENAMETOOLONG
+        );
+    });
+}
+
+#[test]
+fn ten_thousand_names_are_listed_with_their_sizes_and_without_heads() {
+    on_both_doors(|world| {
+        for index in 0..10_000 {
+            world
+                .store
+                .plant(&format!("n{index:05}"), vec![0; index % 7]);
+        }
+        let mut count = 0;
+        for entry in fs::read_dir(world.dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            let index: usize = entry.file_name().to_str().unwrap()[1..].parse().unwrap();
+            assert_eq!(entry.metadata().unwrap().len(), (index % 7) as u64);
+            count += 1;
+        }
+        assert_eq!(count, 10_000);
+        let heads = world
+            .store
+            .calls()
+            .iter()
+            .filter(|(call, _)| *call == Call::Head)
+            .count();
+        assert_eq!(heads, 0);
+    });
+}
+
+#[test]
+fn mmap_after_close_is_published_at_release() {
+    on_both_doors(|world| {
+        let file = read_write(&world.path("m"));
+        file.set_len(8192).unwrap();
+        let mut map = map_shared(&file, 8192);
+        close(file).unwrap();
+        assert_eq!(world.store.bytes("m").unwrap(), vec![0; 8192]);
+        map.write(0, b"late");
+        drop(map);
+        world.drain_until_closed();
+        assert_eq!(&world.store.bytes("m").unwrap()[..4], b"late");
+    });
+}
+
+#[test]
+fn refusing_writers_leaves_readers_alone() {
+    on_both_doors(|world| {
+        world.store.plant("a", "1");
+        world.filesystem.refuse_writers();
+        assert_eq!(errno(File::create(world.path("b"))), libc::EROFS);
+        let open = OpenOptions::new().write(true).open(world.path("a"));
+        assert_eq!(errno(open), libc::EROFS);
+        assert_eq!(fs::read(world.path("a")).unwrap(), b"1");
+    });
+}
+
+#[test]
+fn what_a_bucket_has_no_counterpart_for_says_so() {
+    on_both_doors(|world| {
+        fs::write(world.path("a"), "1").unwrap();
+        assert_eq!(
+            errno(fs::hard_link(world.path("a"), world.path("b"))),
+            libc::EPERM
+        );
+        assert_eq!(
+            errno(std::os::unix::fs::symlink("a", world.path("c"))),
+            libc::EPERM
+        );
+        let link = fs::read_link(world.path("a"));
+        assert_eq!(link.unwrap_err().kind(), ErrorKind::InvalidInput);
+    });
+}
