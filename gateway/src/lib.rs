@@ -2,8 +2,14 @@
 //!
 //! ARCHITECTURE.md has the map. The binary is thin; everything is here so that tests can reach it.
 
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod fs;
 pub mod fuse;
+pub mod logging;
+pub mod metrics;
 pub mod s3;

@@ -1,0 +1,187 @@
+//! The demo's mount: this program once more, as a user would start it, and the directories that it
+//! needs. The mount ends with us, however we end: it watches its stdin, which is a pipe that we hold.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child as Process, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::config::{Host, Transport};
+use crate::daemon::mounts;
+
+use super::super::{Exit, Failure};
+use super::BUCKET;
+
+/// How long the mount may take to end; its own limit is below.
+const END_MAX: Duration = Duration::from_secs(20);
+
+/// Directories that go away with the demo.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// The mount point, resolved.
+    pub(super) dir: PathBuf,
+    /// Whether we made it.
+    dir_is_ours: bool,
+    /// Holds the cache, and the mount point if nobody named one.
+    root: PathBuf,
+}
+
+impl Places {
+    /// Makes what is not there.
+    pub(super) fn make(dir: Option<&Path>) -> io::Result<Self> {
+        let root = nix::unistd::mkdtemp(&std::env::temp_dir().join("ackfs-demo-XXXXXX"))?;
+        let made = match dir {
+            Some(dir) => std::path::absolute(dir).map(|dir| (!dir.exists(), dir)),
+            None => Ok((true, root.join("mnt"))),
+        };
+        let made = made.and_then(|(ours, dir)| {
+            if ours && !mounts::is_dead(&dir) {
+                std::fs::create_dir_all(&dir)?;
+            }
+            Ok((ours, mounts::resolve(&dir)?))
+        });
+        match made {
+            Ok((dir_is_ours, dir)) => Ok(Self {
+                dir,
+                dir_is_ours,
+                root,
+            }),
+            Err(error) => {
+                let _ = std::fs::remove_dir(&root);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        // Never through a mount that is still there: it would remove what is in the bucket.
+        if self.dir_is_ours && std::fs::remove_dir(&self.dir).is_err() {
+            return;
+        }
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// The mount's process. Dropping it ends the mount.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: Process,
+    dir: PathBuf,
+    ended: bool,
+}
+
+impl Child {
+    /// Mounts the demo's bucket and waits until it serves.
+    pub(super) fn mount(
+        host: &Host,
+        endpoint: &str,
+        (access_key, secret_key): &(String, String),
+        places: &Places,
+        door: Transport,
+    ) -> Result<Self, Failure> {
+        let failed =
+            |error: io::Error| Failure::plain(format!("the mount does not start: {error}"));
+        let door = match door {
+            Transport::Auto => "auto",
+            Transport::Uring => "uring",
+            Transport::Classic => "classic",
+        };
+        let args: Vec<OsString> = vec![
+            "mount".into(),
+            format!("s3://{BUCKET}").into(),
+            places.dir.clone().into(),
+            "--endpoint-url".into(),
+            endpoint.into(),
+            "--cache-dir".into(),
+            places.root.join("cache").into(),
+            "--cache-size=1GiB".into(),
+            "--transport".into(),
+            door.into(),
+            // The tour provokes an error and tells of it itself.
+            "--log-level=off".into(),
+            "--drain-timeout=5s".into(),
+            "--with-parent".into(),
+        ];
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        for name in host.env.keys() {
+            // Nothing of the user's own configuration, and no request of theirs to a cloud.
+            if name.starts_with("ACKFS_") || name.starts_with("AWS_") {
+                command.env_remove(name);
+            }
+        }
+        let mut process = command
+            .args(args)
+            .env("AWS_ACCESS_KEY_ID", access_key)
+            .env("AWS_SECRET_ACCESS_KEY", secret_key)
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let output = process.stdout.take();
+        let mut child = Self {
+            process,
+            dir: places.dir.clone(),
+            ended: false,
+        };
+        let mut ready = String::new();
+        if let Some(output) = output {
+            BufReader::new(output)
+                .read_line(&mut ready)
+                .map_err(failed)?;
+        }
+        if ready.is_empty() {
+            // It has told why on the stderr that it shares with us.
+            let code = child.end().map_err(failed)?.code();
+            return Err(Failure::new(code.map_or(Exit::Failed, Exit::of), ""));
+        }
+        Ok(child)
+    }
+
+    /// Ends the mount in order.
+    pub(super) fn stop(mut self) -> Result<(), Failure> {
+        match self.end() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(Failure::plain(format!("the mount ended with {status}"))),
+            Err(error) => Err(Failure::plain(format!("the mount does not end: {error}"))),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        self.ended = true;
+        // Gone already if it was never ready, or if Ctrl-C reached it too.
+        let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            if began.elapsed() > END_MAX {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.process.kill()?;
+        let status = self.process.wait();
+        if mounts::is_dead(&self.dir) {
+            mounts::detach(&self.dir)?;
+        }
+        status
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.end();
+        }
+    }
+}

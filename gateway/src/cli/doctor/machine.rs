@@ -1,0 +1,392 @@
+//! The machine's part: kernel, `/dev/fuse`, the ring, rights, limits, directories. What is decided from
+//! text (a release, `/proc/self/status`) is decided by functions that take the text.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::config::units::Size;
+use crate::config::{Config, Host, Transport};
+use crate::daemon::mounts;
+use crate::fuse::mount::probe;
+
+use super::Check;
+
+/// The kernel that FUSE-over-io_uring came with.
+const RING_SINCE: (u32, u32) = (6, 14);
+/// Open files that a busy mount may need: one for each file in use and each connection.
+const DESCRIPTORS_MIN: u64 = 65536;
+/// `CAP_SYS_ADMIN` in the masks of `/proc/self/status`.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// What a mount needs of the machine.
+pub(super) fn checks(host: &Host, config: Option<&Config>) -> Vec<Check> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let admin = mask(&status, "CapEff:").is_some_and(|mask| mask & CAP_SYS_ADMIN != 0);
+    let classic = config.is_some_and(|config| config.mount.transport == Transport::Classic);
+    let mut checks = vec![kernel(), device()];
+    if !classic {
+        checks.push(enable_uring());
+        checks.push(io_uring_setup(&status));
+    }
+    let helper = fusermount3(host);
+    checks.push(rights(admin, helper.as_deref()));
+    checks.push(helper_check(admin, helper.as_deref()));
+    if !host.is_root() && config.is_some_and(|config| config.mount.allow_other) {
+        checks.push(allow_other());
+    }
+    checks.extend([descriptors(), memory(host, config), pages()]);
+    checks
+}
+
+/// What a mount needs of the directories that it was given.
+pub(super) fn places(config: &Config) -> Vec<Check> {
+    vec![directory(&config.dir), cache(config)]
+}
+
+fn kernel() -> Check {
+    let release = nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    match version(&release) {
+        Some(found) if found >= RING_SINCE => Check::ok("kernel", release),
+        _ => Check::warn(
+            "kernel",
+            format!("{release} has no FUSE-over-io_uring, so the transport is classic"),
+            "boot Linux 6.14 or newer",
+        ),
+    }
+}
+
+/// Major and minor of a release as `6.18.44-x`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn device() -> Check {
+    let name = "/dev/fuse";
+    let opened = File::options().read(true).write(true).open("/dev/fuse");
+    match opened.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(_) => Check::ok(name, "opens"),
+        Err((Some(libc::ENOENT | libc::ENODEV | libc::ENXIO), _)) => Check::fail(
+            name,
+            "it is not there",
+            "modprobe fuse; in a container: start it with --device /dev/fuse",
+        ),
+        Err((Some(libc::EACCES), _)) => Check::fail(
+            name,
+            "its permissions do not let this user in",
+            "sudo chmod 666 /dev/fuse, which is what distributions ship",
+        ),
+        Err((Some(libc::EPERM), _)) => Check::fail(
+            name,
+            "the container's device rules forbid it",
+            "start the container with --device /dev/fuse",
+        ),
+        Err((_, error)) => Check::fail(name, error.to_string(), "modprobe fuse"),
+    }
+}
+
+fn enable_uring() -> Check {
+    let name = "enable_uring";
+    match fs::read_to_string("/sys/module/fuse/parameters/enable_uring") {
+        Ok(text) if matches!(text.trim(), "Y" | "1") => Check::ok(name, "on"),
+        Ok(_) => Check::warn(
+            name,
+            "off, so the transport is classic",
+            "echo Y | sudo tee /sys/module/fuse/parameters/enable_uring; to keep it: echo options \
+             fuse enable_uring=1 | sudo tee /etc/modprobe.d/fuse.conf",
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Check::warn(
+            name,
+            "this kernel has no such switch, so the transport is classic",
+            "modprobe fuse, or boot Linux 6.14 or newer with CONFIG_FUSE_IO_URING=y",
+        ),
+        Err(error) => Check::warn(name, error.to_string(), "mount /sys to see it"),
+    }
+}
+
+fn io_uring_setup(status: &str) -> Check {
+    let name = "io_uring_setup";
+    let Err(error) = io_uring::IoUring::<io_uring::squeue::Entry128>::builder().build(2) else {
+        return match probe() {
+            Ok(()) => Check::ok(name, "works, with entries of 128 bytes"),
+            Err(why) => Check::warn(name, format!("works, but: {why}"), "see the line above"),
+        };
+    };
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    let (why, mend) = setup_denied(
+        &error,
+        disabled.as_deref().unwrap_or("0").trim(),
+        mask(status, "Seccomp:") == Some(2),
+    );
+    Check::warn(name, format!("{why}, so the transport is classic"), mend)
+}
+
+/// Who denied io_uring_setup, and what mends it.
+fn setup_denied(error: &io::Error, disabled: &str, filtered: bool) -> (String, &'static str) {
+    match error.raw_os_error() {
+        Some(libc::EPERM) if disabled != "0" => (
+            format!("kernel.io_uring_disabled is {disabled}"),
+            "sudo sysctl kernel.io_uring_disabled=0",
+        ),
+        Some(libc::EPERM | libc::ENOSYS) if filtered => (
+            "a seccomp filter denies it".to_owned(),
+            "run the container with a seccomp profile that allows io_uring_setup, io_uring_enter \
+             and io_uring_register",
+        ),
+        Some(libc::ENOSYS) => (
+            "this kernel has no io_uring".to_owned(),
+            "boot a kernel with CONFIG_IO_URING=y",
+        ),
+        Some(libc::ENOMEM) => (
+            "no locked memory is left for it".to_owned(),
+            "raise the limit: ulimit -l unlimited",
+        ),
+        _ => (
+            error.to_string(),
+            "look for a security module that denies io_uring",
+        ),
+    }
+}
+
+fn rights(admin: bool, helper: Option<&Path>) -> Check {
+    let name = "right to mount";
+    if admin {
+        Check::ok(name, "CAP_SYS_ADMIN")
+    } else if helper.is_some() {
+        Check::ok(name, "by fusermount3")
+    } else {
+        Check::fail(
+            name,
+            "neither CAP_SYS_ADMIN nor fusermount3",
+            "sudo apt-get install fuse3 (or dnf, apk); in a container: --cap-add SYS_ADMIN",
+        )
+    }
+}
+
+fn helper_check(admin: bool, helper: Option<&Path>) -> Check {
+    let name = "fusermount3";
+    match helper.map(|path| (path, fs::metadata(path))) {
+        Some((path, Ok(metadata))) if metadata.permissions().mode() & 0o4000 != 0 => {
+            Check::ok(name, path.display().to_string())
+        }
+        Some((path, Ok(_))) if !admin => Check::fail(
+            name,
+            format!("{} is not set-user-id root", path.display()),
+            format!("sudo chmod u+s {}", path.display()),
+        ),
+        Some((path, _)) => Check::ok(name, format!("{}, not needed here", path.display())),
+        None if admin => Check::ok(name, "not installed, not needed here"),
+        None => Check::fail(
+            name,
+            "not installed",
+            "sudo apt-get install fuse3 (or dnf, apk)",
+        ),
+    }
+}
+
+/// Where fusermount3 is.
+fn fusermount3(host: &Host) -> Option<PathBuf> {
+    let path = host.var("PATH").unwrap_or("/usr/bin:/bin");
+    let mut files = std::env::split_paths(path).map(|dir| dir.join("fusermount3"));
+    files.find(|file| file.is_file())
+}
+
+fn allow_other() -> Check {
+    let name = "user_allow_other";
+    let text = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+    if text.lines().any(|line| line.trim() == "user_allow_other") {
+        return Check::ok(name, "in /etc/fuse.conf");
+    }
+    Check::fail(
+        name,
+        "--allow-other without root needs it in /etc/fuse.conf",
+        "echo user_allow_other | sudo tee -a /etc/fuse.conf",
+    )
+}
+
+fn descriptors() -> Check {
+    let name = "open files";
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, hard)) if hard < DESCRIPTORS_MIN => Check::warn(
+            name,
+            format!("the hard limit is {hard}"),
+            format!("ulimit -Hn {DESCRIPTORS_MIN} as root, or LimitNOFILE= in the unit"),
+        ),
+        Ok((_, hard)) => Check::ok(name, format!("up to {hard}")),
+        Err(error) => Check::warn(name, error.to_string(), "ulimit -n"),
+    }
+}
+
+fn memory(host: &Host, config: Option<&Config>) -> Check {
+    let used = config.map_or(128 << 20, |config| config.cache.memory) + (64 << 20);
+    match host.memory_limit {
+        None => Check::ok("memory", "no cgroup limit"),
+        Some(limit) if limit >= used => {
+            Check::ok("memory", format!("the cgroup's limit is {}", Size(limit)))
+        }
+        Some(limit) => Check::warn(
+            "memory",
+            format!(
+                "a mount takes up to {} and the cgroup's limit is {}",
+                Size(used),
+                Size(limit)
+            ),
+            "raise the limit, or lower --memory",
+        ),
+    }
+}
+
+fn pages() -> Check {
+    let name = "max_pages_limit";
+    match fs::read_to_string("/proc/sys/fs/fuse/max_pages_limit") {
+        Ok(text) if text.trim().parse().is_ok_and(|pages: u32| pages < 256) => Check::warn(
+            name,
+            format!("requests are at most {} pages", text.trim()),
+            "sudo sysctl fs.fuse.max_pages_limit=256",
+        ),
+        Ok(text) => Check::ok(name, format!("{} pages", text.trim())),
+        Err(_) => Check::ok(name, "256 pages, the kernel's own bound"),
+    }
+}
+
+fn directory(dir: &Path) -> Check {
+    let name = "directory";
+    let shown = dir.display();
+    let resolved = mounts::resolve(dir)
+        .map_err(|_| mounts::DirError::Missing(dir.to_owned()))
+        .and_then(|dir| mounts::check(&dir));
+    match resolved {
+        Ok(false) => Check::ok(name, format!("{shown} can be mounted on")),
+        Ok(true) => Check::warn(
+            name,
+            format!("{shown} is not empty; a mount hides what is in it"),
+            "name an empty directory",
+        ),
+        Err(mounts::DirError::Missing(_)) => Check::fail(
+            name,
+            format!("{shown} does not exist"),
+            format!("mkdir -p {shown}"),
+        ),
+        Err(mounts::DirError::Mounted(_, source, _)) => Check::fail(
+            name,
+            format!("{shown} has {source} mounted on it"),
+            format!("ackfs umount {shown}"),
+        ),
+        Err(error) => Check::fail(name, error.to_string(), "name another directory"),
+    }
+}
+
+fn cache(config: &Config) -> Check {
+    let name = "cache directory";
+    let cache = &config.cache;
+    if cache.size == 0 {
+        return Check::ok(name, "none, as --cache-size 0 asks");
+    }
+    let dir = &cache.dir;
+    let shown = dir.display();
+    // What is not there yet is made by the mount; then what stands above it counts.
+    let Some(there) = dir.ancestors().find(|dir| dir.exists()) else {
+        return Check::fail(
+            name,
+            format!("{shown} cannot be made"),
+            "give another --cache-dir",
+        );
+    };
+    if let Err(error) = nix::unistd::access(there, nix::unistd::AccessFlags::W_OK) {
+        let owner = fs::metadata(there).map_or(0, |metadata| metadata.uid());
+        return Check::fail(
+            name,
+            format!(
+                "{} cannot be written: {} (its owner is {owner})",
+                there.display(),
+                error.desc()
+            ),
+            "give a --cache-dir that can be written, or --cache-size 0",
+        );
+    }
+    let free = nix::sys::statvfs::statvfs(there)
+        .map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+    if free < cache.size {
+        return Check::warn(
+            name,
+            format!(
+                "{shown} has {} free and may be asked for {}",
+                Size(free),
+                Size(cache.size)
+            ),
+            "lower --cache-size, or give a --cache-dir with more room",
+        );
+    }
+    Check::ok(
+        name,
+        format!("{shown}, {} of {} free", Size(cache.size), Size(free)),
+    )
+}
+
+/// The number behind `field` in `/proc/self/status`; the capability masks are hexadecimal.
+fn mask(status: &str, field: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
+    u64::from_str_radix(value.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_compared_by_its_numbers() {
+        assert_eq!(version("6.18.44"), Some((6, 18)));
+        assert_eq!(version("6.9-rc1"), Some((6, 9)));
+        assert!(version("6.9.1-generic").unwrap() < RING_SINCE);
+        assert_eq!(version("unknown"), None);
+    }
+
+    #[test]
+    fn who_denies_io_uring_is_told_apart() {
+        let error = io::Error::from_raw_os_error;
+        let (why, mend) = setup_denied(&error(libc::EPERM), "2", true);
+        assert!(why.contains("io_uring_disabled is 2") && mend.contains("sysctl"));
+        for errno in [libc::EPERM, libc::ENOSYS] {
+            let (why, _) = setup_denied(&error(errno), "0", true);
+            assert!(why.contains("seccomp"), "{why}");
+        }
+        assert!(
+            setup_denied(&error(libc::ENOSYS), "0", false)
+                .0
+                .contains("no io_uring")
+        );
+        assert!(
+            setup_denied(&error(libc::ENOMEM), "0", false)
+                .1
+                .contains("ulimit")
+        );
+    }
+
+    #[test]
+    fn masks_of_the_status_file_are_read() {
+        let status = "Name:\tx\nCapEff:\t000001ffffffffff\nSeccomp:\t2\n";
+        assert_eq!(
+            mask(status, "CapEff:").unwrap() & CAP_SYS_ADMIN,
+            CAP_SYS_ADMIN
+        );
+        assert_eq!(mask(status, "Seccomp:"), Some(2));
+        assert_eq!(mask(status, "Nothing:"), None);
+    }
+
+    #[test]
+    fn without_rights_and_helper_there_is_no_mount() {
+        assert_eq!(rights(false, None).verdict, super::super::Verdict::Fail);
+        assert_eq!(rights(true, None).verdict, super::super::Verdict::Ok);
+        assert_eq!(helper_check(true, None).verdict, super::super::Verdict::Ok);
+        assert_eq!(
+            helper_check(false, None).verdict,
+            super::super::Verdict::Fail
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! `ackfs mount`: in the foreground, one process from start to end. With `--background` it starts
+//! itself once more, waits for that one's ready line or its end, and repeats what it said: no fork of
+//! a process with threads, and the status and reason of a mount that cannot be come back.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use ackfs_cache::index::DiskError;
+use clap::ArgMatches;
+
+use crate::config::Config;
+use crate::control::files;
+use crate::daemon::{Daemon, End, StartError};
+use crate::logging;
+use crate::s3::ConnectErrorKind;
+
+use super::{Exit, Failure, Host, MountArgs};
+
+/// Runs the command. In the foreground it ends with the mount.
+pub(super) fn run(
+    args: MountArgs,
+    matches: &ArgMatches,
+    host: &Host,
+    argv: &[OsString],
+) -> Result<(), Failure> {
+    if args.background {
+        // Mistakes on the command line are told by this process, without the detour.
+        Config::load(args.source, &args.dir, matches, host)?;
+        return start_in_background(argv);
+    }
+    let config = Config::load(args.source, &args.dir, matches, host)?;
+    logging::start(&config.log);
+    if args.in_background {
+        leave_terminal();
+    }
+    let daemon = Daemon::start(&config)?;
+    if args.with_parent {
+        end_with_stdin();
+    }
+    logging::say(&daemon.ready().to_string());
+    if args.in_background {
+        leave_output();
+    }
+    finish(&daemon.run())
+}
+
+/// The command's result of a mount that ended.
+pub(super) fn finish(end: &End) -> Result<(), Failure> {
+    if end.is_clean() {
+        return Ok(());
+    }
+    let mut message = format!("{} not saved", files(end.unsaved.len() + end.lost as usize));
+    for file in &end.unsaved {
+        message.push_str("\n  ");
+        message.push_str(&file.to_string());
+    }
+    if end.lost > 0 {
+        message.push_str("\n  the log names those that could not be saved after their last close");
+    }
+    Err(Failure::new(Exit::Unsaved, message))
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let exit = match &error {
+            StartError::Store(error) => match error.kind {
+                ConnectErrorKind::BadEndpoint => Exit::Usage,
+                ConnectErrorKind::NoCredentials
+                | ConnectErrorKind::BadCredentials
+                | ConnectErrorKind::ExpiredToken
+                | ConnectErrorKind::Denied
+                | ConnectErrorKind::ClockSkew => Exit::Denied,
+                ConnectErrorKind::NoSuchBucket
+                | ConnectErrorKind::WrongRegion
+                | ConnectErrorKind::Unreachable
+                | ConnectErrorKind::Timeout
+                | ConnectErrorKind::Tls
+                | ConnectErrorKind::NotTls
+                | ConnectErrorKind::NeedsTls
+                | ConnectErrorKind::NotS3
+                | ConnectErrorKind::Store => Exit::Unavailable,
+            },
+            StartError::Cache(DiskError::InUse(_) | DiskError::TooNew(..) | DiskError::Io(..))
+            | StartError::Dir(_)
+            | StartError::Mount(_) => Exit::CannotMount,
+            StartError::Metrics(..) => Exit::Usage,
+            StartError::System(_) => Exit::Failed,
+        };
+        if let Some(cause) = error.source() {
+            tracing::debug!(%error, %cause, "cannot mount");
+        }
+        let words = error.to_string().replace('\n', "; ");
+        match &error {
+            StartError::Store(refused) if refused.kind == ConnectErrorKind::BadCredentials => {
+                Self::new(exit, format!("bad credentials: {words}"))
+            }
+            _ => Self::new(exit, words),
+        }
+    }
+}
+
+fn start_in_background(argv: &[OsString]) -> Result<(), Failure> {
+    let failure =
+        |error: std::io::Error| Failure::plain(format!("cannot start in the background: {error}"));
+    let program = std::env::current_exe().map_err(failure)?;
+    let args = argv.iter().skip(1).map(|arg| {
+        if arg == "--background" {
+            OsString::from("--in-background")
+        } else {
+            arg.clone()
+        }
+    });
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failure)?;
+    let mut ready = String::new();
+    if let Some(output) = child.stdout.take() {
+        BufReader::new(output)
+            .read_line(&mut ready)
+            .map_err(failure)?;
+    }
+    if !ready.is_empty() {
+        logging::say(ready.trim_end());
+        return Ok(());
+    }
+    // It has told why on the stderr that it shares with us.
+    let status = child.wait().map_err(failure)?;
+    match status.code() {
+        Some(code) => Err(Failure::new(Exit::of(code), "")),
+        None => Err(Failure::plain(format!(
+            "the mount was killed by signal {}",
+            status.signal().unwrap_or_default()
+        ))),
+    }
+}
+
+/// When whoever holds our stdin has gone, so should we, in order.
+fn end_with_stdin() {
+    let watcher = std::thread::Builder::new().name("parent".into());
+    let watching = watcher.spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
+    });
+    if let Err(error) = watching {
+        tracing::warn!(%error, "no thread to watch the parent");
+    }
+}
+
+/// A session of our own: the terminal's Ctrl-C and hang-up are not for us. And no directory is held.
+fn leave_terminal() {
+    if let Err(error) = nix::unistd::setsid() {
+        tracing::debug!(%error, "the background process stays in its session");
+    }
+    if let Err(error) = std::env::set_current_dir("/") {
+        tracing::debug!(%error, "the background process stays in its directory");
+    }
+}
+
+/// Whoever waits for the end of our output goes on. Log lines stay where they were sent, if that is
+/// not a terminal.
+fn leave_output() {
+    let Ok(null) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+    else {
+        return;
+    };
+    let _ = nix::unistd::dup2_stdout(&null);
+    if std::io::stderr().is_terminal() {
+        let _ = nix::unistd::dup2_stderr(&null);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::UnsavedFile;
+    use crate::s3::ConnectError;
+
+    #[test]
+    fn what_is_not_saved_is_listed_by_name() {
+        assert_eq!(finish(&End::default()), Ok(()));
+        let end = End {
+            unsaved: vec![UnsavedFile {
+                key: "a/b".into(),
+                size: 3,
+                cause: Some("timed out".into()),
+            }],
+            lost: 1,
+        };
+        let failure = finish(&end).unwrap_err();
+        assert_eq!(failure.exit, Exit::Unsaved);
+        assert!(
+            failure.message.starts_with("2 files not saved"),
+            "{failure}"
+        );
+        assert!(
+            failure.message.contains("a/b (3 bytes): timed out"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn a_start_that_failed_has_the_status_of_its_cause() {
+        let store = |kind| {
+            StartError::Store(ConnectError {
+                kind,
+                message: "it does not work".into(),
+                fix: "mend it".into(),
+                source: Some("the cause".into()),
+            })
+        };
+        for (error, exit) in [
+            (store(ConnectErrorKind::Denied), Exit::Denied),
+            (store(ConnectErrorKind::NoSuchBucket), Exit::Unavailable),
+            (store(ConnectErrorKind::BadEndpoint), Exit::Usage),
+            (
+                StartError::Cache(DiskError::InUse("/c".into())),
+                Exit::CannotMount,
+            ),
+        ] {
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit, exit, "{failure}");
+            assert_eq!(failure.message.lines().count(), 1);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `ackfs umount DIR`: asks the daemon that serves DIR to save everything and unmount, and waits for
+//! its word. Where no daemon answers, DIR is unmounted as umount(8) would, which the daemon notices
+//! if there is one that we may not talk to; a dead mount is detached.
+
+use crate::control::{Answer, Ask, Client, UnsavedFile, files};
+use crate::daemon::mounts;
+use crate::logging;
+
+use super::{Exit, Failure, Host, UmountArgs};
+
+/// Runs the command. Waits for the drain.
+pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), Failure> {
+    let shown = args.dir.display();
+    let dir =
+        mounts::resolve(&args.dir).map_err(|error| Failure::plain(format!("{shown}: {error}")))?;
+    let client = Client::connect(&host.runtime_dirs(), &dir).unwrap_or_else(|error| {
+        logging::tell(&format!(
+            "ackfs: the daemon of {shown} cannot be asked ({error}); unmounting without it"
+        ));
+        None
+    });
+    if let Some(client) = client {
+        return ask(client, args.force).map_err(|why| Failure {
+            message: format!("{shown}: {}", why.message),
+            ..why
+        });
+    }
+    match mounts::on(&dir) {
+        Ok(None) => return Err(Failure::plain(format!("nothing is mounted on {shown}"))),
+        Ok(Some(mount)) if !mount.fs_type.starts_with("fuse") => {
+            return Err(Failure::plain(format!(
+                "{shown} is a mount of {}, not of ackfs: use umount(8)",
+                mount.fs_type
+            )));
+        }
+        // Without /proc the kernel's own answer has to do.
+        Ok(Some(_)) | Err(_) => {}
+    }
+    let result = if args.force || mounts::is_dead(&dir) {
+        mounts::detach(&dir)
+    } else {
+        mounts::unmount(&dir)
+    };
+    result.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ResourceBusy => Failure::plain(format!(
+            "{shown} is in use: close the files that are open in it, or add --force"
+        )),
+        _ => Failure::plain(format!("cannot unmount {shown}: {error}")),
+    })
+}
+
+fn ask(mut client: Client, force: bool) -> Result<(), Failure> {
+    let broken = |error| Failure::plain(format!("the daemon stopped answering: {error}"));
+    client.ask(Ask::Unmount { force }).map_err(broken)?;
+    loop {
+        match client.answer().map_err(broken)? {
+            Some(Answer::Progress(progress)) => logging::tell(&format!("ackfs: {progress}")),
+            Some(Answer::Unmounted { unsaved }) => {
+                client.wait_for_end();
+                if unsaved.is_empty() {
+                    return Ok(());
+                }
+                return Err(not_saved("unmounted", &unsaved));
+            }
+            Some(Answer::StillMounted { unsaved }) => {
+                let what = "still mounted (try again, or add --force to lose them)";
+                return Err(not_saved(what, &unsaved));
+            }
+            Some(Answer::Failed { message }) => return Err(Failure::plain(message)),
+            Some(other) => {
+                return Err(Failure::plain(format!("the daemon answered {other:?}")));
+            }
+            None => return Err(Failure::plain("the daemon ended without an answer")),
+        }
+    }
+}
+
+fn not_saved(what: &str, unsaved: &[UnsavedFile]) -> Failure {
+    let mut message = format!("{what}: {} not saved", files(unsaved.len()));
+    for file in unsaved {
+        message.push_str("\n  ");
+        message.push_str(&file.to_string());
+    }
+    Failure::new(Exit::Unsaved, message)
+}

@@ -1,0 +1,303 @@
+//! The three places a setting comes from, laid over each other: the file below, the environment on
+//! it, the command line on top. File and environment are turned into `--key=value` and go through
+//! the command line's own parser one at a time, so an error names the line to mend, and a value
+//! cannot mean two things.
+//!
+//! A key that nobody knows is an error that names the nearest one: a mistyped limit that is silently
+//! ignored is worse than a mount that does not start. Of the environment, `ACKFS_SERVICE_*` and
+//! `ACKFS_PORT*` are let be: Kubernetes puts them there for a service named ackfs; `ACKFS_TEST_*`,
+//! `ACKFS_BENCH_*`, `ACKFS_BIN` and `ACKFS_MINIO_*` are the test suite's.
+
+use std::path::Path;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use super::ConfigError;
+use super::flags::Flags;
+use super::host::Host;
+
+/// What the variables of the environment begin with.
+const PREFIX: &str = "ACKFS_";
+/// Variables that begin so are not ours.
+const FOREIGN: [&str; 6] = ["SERVICE_", "PORT", "TEST_", "BENCH_", "BIN", "MINIO_"];
+
+/// The settings of file, environment and command line together.
+///
+/// # Errors
+/// One line that names the variable, or the file and its key.
+pub(super) fn merge(command_line: &ArgMatches, host: &Host) -> Result<Flags, ConfigError> {
+    let on_top = Flags::from_arg_matches(command_line)
+        .map_err(|error| ConfigError::Usage(one_line(&error)))?;
+    let from_env = environment(host)?;
+    let mut flags = Flags::default();
+    if let Some(path) = on_top.config.as_ref().or(from_env.config.as_ref()) {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError::File(format!(
+                "cannot read {}: {error}; check --config",
+                path.display()
+            ))
+        })?;
+        flags = file(path, &text)?;
+    }
+    apply(&mut flags, environment_args(host)?)?;
+    flags
+        .update_from_arg_matches(command_line)
+        .map_err(|error| ConfigError::Usage(one_line(&error)))?;
+    Ok(flags)
+}
+
+/// The names of all settings, as flags have them, in the order of the help.
+pub fn names() -> Vec<String> {
+    parser()
+        .get_arguments()
+        .filter_map(|arg| arg.get_long())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+fn parser() -> Command {
+    Flags::augment_args(
+        Command::new("ackfs")
+            .no_binary_name(true)
+            .args_override_self(true),
+    )
+}
+
+fn environment(host: &Host) -> Result<Flags, ConfigError> {
+    let mut flags = Flags::default();
+    apply(&mut flags, environment_args(host)?)?;
+    Ok(flags)
+}
+
+/// Each variable as `--key=value`, checked by itself.
+fn environment_args(host: &Host) -> Result<Vec<String>, ConfigError> {
+    let names = names();
+    let mut args = Vec::new();
+    for (variable, value) in &host.env {
+        let Some(key) = variable.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if value.is_empty() || FOREIGN.iter().any(|prefix| key.starts_with(prefix)) {
+            continue;
+        }
+        let key = key.to_ascii_lowercase().replace('_', "-");
+        if !names.contains(&key) {
+            let nearest = nearest(&key, &names).to_ascii_uppercase().replace('-', "_");
+            return Err(ConfigError::Usage(format!(
+                "unknown environment variable {variable}; the nearest setting is {PREFIX}{nearest}"
+            )));
+        }
+        let arg = format!("--{key}={value}");
+        check(&arg).map_err(|why| ConfigError::Usage(format!("{variable}: {why}")))?;
+        args.push(arg);
+    }
+    Ok(args)
+}
+
+/// The settings in a TOML file's text.
+fn file(path: &Path, text: &str) -> Result<Flags, ConfigError> {
+    let shown = path.display();
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| {
+            text[..span.start.min(text.len())].matches('\n').count() + 1
+        });
+        ConfigError::File(format!("{shown}, line {line}: {}", error.message()))
+    })?;
+    let names = names();
+    let mut args = Vec::new();
+    for (key, value) in &table {
+        if !names.contains(key) || key == "config" {
+            return Err(ConfigError::File(format!(
+                "{shown}: unknown key {key:?}; the nearest setting is {:?}",
+                nearest(key, &names)
+            )));
+        }
+        let value = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(yes) => yes.to_string(),
+            other => {
+                return Err(ConfigError::File(format!(
+                    "{shown}: {key} is a {}; write it as {key} = \"VALUE\"",
+                    other.type_str()
+                )));
+            }
+        };
+        let arg = format!("--{key}={value}");
+        check(&arg).map_err(|why| ConfigError::File(format!("{shown}: {key}: {why}")))?;
+        args.push(arg);
+    }
+    let mut flags = Flags::default();
+    apply(&mut flags, args)?;
+    Ok(flags)
+}
+
+fn apply(flags: &mut Flags, args: Vec<String>) -> Result<(), ConfigError> {
+    let usage = |error: clap::Error| ConfigError::Usage(one_line(&error));
+    let matches = parser().try_get_matches_from(args).map_err(usage)?;
+    flags.update_from_arg_matches(&matches).map_err(usage)
+}
+
+fn check(arg: &str) -> Result<(), String> {
+    match parser().try_get_matches_from([arg]) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(one_line(&error)),
+    }
+}
+
+fn nearest<'a>(key: &str, names: &'a [String]) -> &'a str {
+    let key = key.replace('_', "-");
+    names
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(&key, a).total_cmp(&strsim::jaro_winkler(&key, b)))
+        .map_or("", String::as_str)
+}
+
+/// clap's message without its frame: cause and tip on one line, no usage, no pointer to the help.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = lines.join("; ");
+    line.strip_prefix("error: ")
+        .unwrap_or(&line)
+        .replace(":; ", ": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::{GIB, Size};
+
+    fn host(env: &[(&str, &str)]) -> Host {
+        Host {
+            env: env
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            uid: 1000,
+            gid: 1000,
+            memory_limit: None,
+            free_bytes: |_| None,
+        }
+    }
+
+    fn merged(argv: &[&str], env: &[(&str, &str)]) -> Result<Flags, ConfigError> {
+        merge(&parser().try_get_matches_from(argv).unwrap(), &host(env))
+    }
+
+    fn written(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn flags_win_over_environment_and_environment_over_file() {
+        let file = written("cache-size = \"1GiB\"\nmax-requests = 7\nread-only = true\nuid = 5");
+        let config = format!("--config={}", file.path().display());
+        let flags = merged(
+            &[&config, "--cache-size=3GiB"],
+            &[("ACKFS_CACHE_SIZE", "2GiB"), ("ACKFS_MAX_REQUESTS", "9")],
+        )
+        .unwrap();
+        assert_eq!(flags.cache_size, Some(Size(3 * GIB)));
+        assert_eq!(flags.max_requests, Some(9));
+        assert_eq!(flags.read_only, Some(true));
+        assert_eq!(flags.uid, Some(5));
+        assert_eq!(flags.gid, None);
+    }
+
+    #[test]
+    fn the_environment_names_the_file_too() {
+        let file = written("region = \"eu-west-1\"");
+        let path = file.path().to_str().unwrap();
+        let flags = merged(&[], &[("ACKFS_CONFIG", path)]).unwrap();
+        assert_eq!(flags.region.as_deref(), Some("eu-west-1"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_the_nearest() {
+        let file = written("cache_size = \"1GiB\"");
+        let error = merged(&[&format!("--config={}", file.path().display())], &[]).unwrap_err();
+        assert!(
+            matches!(&error, ConfigError::File(why)
+            if why.contains("\"cache_size\"") && why.contains("\"cache-size\"")),
+            "{error}"
+        );
+        let error = merged(&[], &[("ACKFS_CACHESIZE", "1GiB")]).unwrap_err();
+        assert!(
+            matches!(&error, ConfigError::Usage(why)
+            if why.contains("ACKFS_CACHESIZE") && why.contains("ACKFS_CACHE_SIZE")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn variables_of_others_are_let_be() {
+        let env = [
+            ("ACKFS_SERVICE_HOST", "x"),
+            ("ACKFS_PORT", "tcp://x"),
+            ("ACKFS_MEMORY", ""),
+        ];
+        assert_eq!(merged(&[], &env).unwrap(), Flags::default());
+    }
+
+    #[test]
+    fn a_bad_value_names_where_it_stands() {
+        let error = merged(&[], &[("ACKFS_MEMORY", "lots")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("ACKFS_MEMORY") && error.contains("64MiB"),
+            "{error}"
+        );
+        assert_eq!(error.lines().count(), 1);
+        for (text, wanted) in [
+            ("memory = \"lots\"", "memory"),
+            ("memory = [1]", "memory is a array"),
+            ("memory = ", "line 1"),
+            ("\nmemory = {", "line 2"),
+            ("[mount]\nuid = 1", "unknown key \"mount\""),
+            ("config = \"other\"", "unknown key \"config\""),
+            ("close-waits-for = \"journal\"", "not offered yet"),
+        ] {
+            let file = written(text);
+            let error = merged(&[&format!("--config={}", file.path().display())], &[]).unwrap_err();
+            assert!(
+                matches!(&error, ConfigError::File(why) if why.contains(wanted)
+                && why.contains(file.path().to_str().unwrap())),
+                "{text}: {error}"
+            );
+            assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_file_is_named() {
+        let error = merged(&["--config=/nowhere/at/all"], &[]).unwrap_err();
+        assert!(
+            matches!(&error, ConfigError::File(why)
+            if why.contains("/nowhere/at/all") && why.contains("--config")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_flag_may_be_switched_off_above_a_file_that_switches_it_on() {
+        let file = written("read-only = true");
+        let config = format!("--config={}", file.path().display());
+        assert_eq!(
+            merged(&[&config, "--read-only=false"], &[])
+                .unwrap()
+                .read_only,
+            Some(false)
+        );
+        assert_eq!(merged(&["--read-only"], &[]).unwrap().read_only, Some(true));
+    }
+}

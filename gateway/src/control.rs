@@ -1,0 +1,259 @@
+//! The control socket: how `ackfs stats` and `ackfs umount` talk to the process that serves a mount.
+//!
+//! One Unix socket for each mount, in the runtime directory, named by a digest of the mount's path;
+//! only its owner and root may use it. One request a connection, in one line of JSON; the answer is
+//! one line, or several of progress and then one. Connections are few, bounded and timed, so nobody
+//! can make the daemon hold memory by not reading; an idle daemon sleeps in accept(2).
+//!
+//! A socket whose daemon was killed stays behind. Nobody listens on it, so connecting to it fails at
+//! once; whoever finds it so removes it.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::config::digest;
+
+pub use self::client::Client;
+pub use self::words::{Answer, Ask, Progress, Status, UnsavedFile, files};
+
+mod client;
+mod words;
+
+/// Connections at once; more wait in the kernel's backlog.
+const CONNECTIONS_MAX: usize = 8;
+/// How long a client may take to ask, and to take an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest request in bytes.
+const REQUEST_MAX: u64 = 4096;
+
+/// A question with the way back to whoever asked. Bounded: progress that nobody reads is dropped.
+#[derive(Debug)]
+pub struct Asked {
+    /// The question.
+    pub ask: Ask,
+    /// Where answers go.
+    pub answers: mpsc::Sender<Answer>,
+}
+
+/// The socket that a daemon listens on; removed when dropped.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Socket {
+    /// Makes the socket of the mount on `dir`, which is resolved, in the first of `runtime_dirs`
+    /// that can be had. Runs inside a tokio runtime.
+    ///
+    /// # Errors
+    /// No directory can be had, or a living daemon serves `dir` already.
+    pub fn bind(runtime_dirs: &[PathBuf], dir: &Path) -> io::Result<Self> {
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        for runtime_dir in runtime_dirs {
+            match Self::bind_in(runtime_dir, dir) {
+                Ok(socket) => return Ok(socket),
+                // Another directory would only hide that there are two.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+                Err(error) => {
+                    let text = format!("{}: {error}", runtime_dir.display());
+                    failure = io::Error::new(error.kind(), text);
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    fn bind_in(runtime_dir: &Path, dir: &Path) -> io::Result<Self> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(runtime_dir)?;
+        // A directory that another user made below /tmp could be swapped under us.
+        let owner = std::fs::metadata(runtime_dir)?.uid();
+        if owner != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the directory is another user's",
+            ));
+        }
+        let path = path_in(runtime_dir, dir);
+        if BlockingStream::connect(&path).is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another ackfs serves this directory",
+            ));
+        }
+        remove(&path);
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self { path, listener })
+    }
+
+    /// Takes connections and passes what they ask to `daemon`, until the task is dropped.
+    pub async fn serve(self, daemon: mpsc::Sender<Asked>) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let place = room.clone().acquire_owned().await.expect("never closed");
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let daemon = daemon.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = converse(stream, daemon).await {
+                            tracing::debug!(%error, "a control connection ended early");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors: the next accept would fail at once, and again.
+                    tracing::warn!(%error, "the control socket takes no connection");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+async fn converse(stream: UnixStream, daemon: mpsc::Sender<Asked>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(read.take(REQUEST_MAX));
+    tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
+    let (answers, mut incoming) = mpsc::channel(4);
+    match serde_json::from_str(&line) {
+        Ok(ask) => {
+            // The daemon is at its end if nobody takes it; the closed channel answers below.
+            let _ = daemon.send(Asked { ask, answers }).await;
+        }
+        Err(error) => {
+            let message = format!("request not understood: {error}");
+            let _ = answers.send(Answer::Failed { message }).await;
+            drop(answers);
+        }
+    }
+    while let Some(answer) = incoming.recv().await {
+        let mut line = serde_json::to_vec(&answer)?;
+        line.push(b'\n');
+        tokio::time::timeout(PATIENCE, write.write_all(&line)).await??;
+        if matches!(answer, Answer::Unmounted { .. }) {
+            // Open until the process ends: that end is what the client waits for, since only then
+            // the cache directory is free for the next mount.
+            std::mem::forget(write);
+            return Ok(());
+        }
+    }
+    write.shutdown().await
+}
+
+/// The socket's path for the mount on `dir`.
+fn path_in(runtime_dir: &Path, dir: &Path) -> PathBuf {
+    runtime_dir.join(format!("{}.sock", digest(&[&dir.to_string_lossy()])))
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, path = %path.display(), "a control socket stays behind");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A daemon that answers every question with `answer`.
+    fn daemon(socket: Socket, answer: Answer) -> tokio::task::JoinHandle<()> {
+        let (send, mut asked) = mpsc::channel::<Asked>(1);
+        tokio::spawn(async move {
+            while let Some(asked) = asked.recv().await {
+                asked.answers.send(answer.clone()).await.unwrap();
+            }
+        });
+        tokio::spawn(socket.serve(send))
+    }
+
+    fn status() -> Answer {
+        Answer::Status(Status {
+            dir: "/mnt".into(),
+            source: "s3://data".into(),
+            pid: 1,
+            version: "0".into(),
+        })
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_daemon_is_found_by_its_mount_path() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = [root.path().join("none/x"), root.path().join("run")];
+        let socket = Socket::bind(&dirs[1..], Path::new("/mnt")).unwrap();
+        let serving = daemon(socket, status());
+        let found = tokio::task::spawn_blocking(move || {
+            assert!(
+                Client::connect(&dirs, Path::new("/other"))
+                    .unwrap()
+                    .is_none()
+            );
+            let mut client = Client::connect(&dirs, Path::new("/mnt")).unwrap().unwrap();
+            client.ask(Ask::Status).unwrap();
+            assert!(matches!(client.answer().unwrap(), Some(Answer::Status(s)) if s.dir == "/mnt"));
+            assert!(client.answer().unwrap().is_none());
+            Client::all(&dirs).len()
+        });
+        assert_eq!(found.await.unwrap(), 1);
+        serving.abort();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_living_daemon_is_not_replaced_and_a_dead_one_is() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = [root.path().to_owned()];
+        let mnt = Path::new("/mnt");
+        let socket = Socket::bind(&dirs, mnt).unwrap();
+        let other = root.path().join("other");
+        let error = Socket::bind(&[dirs[0].clone(), other], mnt).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        // A killed daemon leaves its file: made here by a listener whose file is not removed.
+        drop(socket);
+        drop(std::os::unix::net::UnixListener::bind(path_in(&dirs[0], mnt)).unwrap());
+        assert!(path_in(&dirs[0], mnt).exists());
+        let socket = Socket::bind(&dirs, mnt).unwrap();
+        drop(socket);
+        assert!(!path_in(&dirs[0], mnt).exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn garbage_is_answered_and_harms_nobody() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = [root.path().to_owned()];
+        let serving = daemon(Socket::bind(&dirs, Path::new("/mnt")).unwrap(), status());
+        let asked = tokio::task::spawn_blocking(move || {
+            for garbage in [&b"\n"[..], b"{}\n", b"\xff\xff\n", &[b'a'; 9000]] {
+                let mut client = Client::connect(&dirs, Path::new("/mnt")).unwrap().unwrap();
+                // The daemon may hang up before it has read all of a long one.
+                let _ = client.send(garbage);
+                assert!(!matches!(client.answer(), Ok(Some(Answer::Status(_)))));
+            }
+            let mut client = Client::connect(&dirs, Path::new("/mnt")).unwrap().unwrap();
+            client.ask(Ask::Status).unwrap();
+            client.answer().unwrap()
+        });
+        assert!(matches!(asked.await.unwrap(), Some(Answer::Status(_))));
+        serving.abort();
+    }
+}

@@ -1,0 +1,262 @@
+//! What is mounted where, from `/proc/self/mountinfo`, and the checks of a directory that is to be
+//! mounted on. Nothing here touches a mounted filesystem that may hang: a dead or stuck mount is
+//! recognised by its line and by one statfs(2), which FUSE answers ENOTCONN when its server is gone.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+/// What our mounts are called in mountinfo: the filesystem's type and its subtype.
+pub const FS_TYPE: &str = "fuse.ackfs";
+
+/// One line of mountinfo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub dir: PathBuf,
+    /// The filesystem's type, with its subtype after a dot.
+    pub fs_type: String,
+    /// What the mount says it shows.
+    pub source: String,
+    /// The filesystem's device number, `MAJOR:MINOR`.
+    pub device: String,
+}
+
+/// All mounts of this mount namespace, in order of mounting.
+///
+/// # Errors
+/// `/proc` is not there or not readable.
+pub fn all() -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// The topmost mount on exactly `dir`, which is absolute and resolved (see [`resolve`]).
+///
+/// # Errors
+/// As [`all`].
+pub fn on(dir: &Path) -> io::Result<Option<Mount>> {
+    Ok(all()?.into_iter().rfind(|mount| mount.dir == dir))
+}
+
+fn parse(text: &[u8]) -> Vec<Mount> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .collect()
+}
+
+/// `ID PARENT MAJ:MIN ROOT DIR OPTIONS [TAGS...] - TYPE SOURCE SUPER` (proc(5)).
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = fields.nth(2)?;
+    let dir = fields.nth(1)?;
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let text = |field: &[u8]| unescape(field).to_string_lossy().into_owned();
+    Some(Mount {
+        dir: unescape(dir).into(),
+        fs_type: text(rest.next()?),
+        source: text(rest.next()?),
+        device: text(device),
+    })
+}
+
+/// Blanks and backslashes stand there in octal, as `\040`.
+fn unescape(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut at = 0;
+    while at < field.len() {
+        let code = (field[at] == b'\\')
+            .then(|| std::str::from_utf8(field.get(at + 1..at + 4)?).ok())
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(code.unwrap_or(field[at]));
+        at += if code.is_some() { 4 } else { 1 };
+    }
+    OsString::from_vec(bytes)
+}
+
+/// `dir` absolute and without symbolic links, so that a mount and those who look for it later use
+/// one name. Asks nothing of what is mounted on `dir` itself: only what stands above it is resolved,
+/// and `dir` by readlink(2), which does not reach a FUSE server.
+///
+/// # Errors
+/// What stands above `dir` is not there.
+pub fn resolve(dir: &Path) -> io::Result<PathBuf> {
+    let mut dir = std::path::absolute(dir)?;
+    // Bounded as the kernel bounds it (MAXSYMLINKS).
+    for _ in 0..40 {
+        let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+            return dir.canonicalize();
+        };
+        let parent = parent.canonicalize()?;
+        dir = parent.join(name);
+        match std::fs::read_link(&dir) {
+            Ok(target) => dir = parent.join(target),
+            Err(_) => return Ok(dir),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
+}
+
+/// Why a directory cannot be mounted on.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// It is not there.
+    #[error("{0} does not exist: make it with mkdir -p {0}")]
+    Missing(PathBuf),
+    /// It is something else.
+    #[error("{0} is not a directory: name an empty directory")]
+    NotADirectory(PathBuf),
+    /// A living mount is on it.
+    #[error(
+        "{0} already has {1} ({2}) mounted on it: unmount that first, or name another directory"
+    )]
+    Mounted(PathBuf, String, String),
+    /// It cannot be looked at.
+    #[error("{0}: {1}")]
+    Io(PathBuf, #[source] io::Error),
+}
+
+/// Looks at `dir`, which is resolved, before a mount. Gives whether it holds names, which the mount
+/// will hide. A dead mount of an earlier ackfs is left to [`crate::fuse::mount`], which detaches it.
+///
+/// # Errors
+/// As [`DirError`].
+pub fn check(dir: &Path) -> Result<bool, DirError> {
+    let io = |error| DirError::Io(dir.to_owned(), error);
+    if let Some(mount) = on(dir).map_err(io)? {
+        if mount.fs_type == FS_TYPE && is_dead(dir) {
+            return Ok(false);
+        }
+        // Mounting over a root or a volume is what containers do with good reason; over another
+        // FUSE mount it is a mistake.
+        if mount.fs_type.starts_with("fuse") {
+            return Err(DirError::Mounted(
+                dir.to_owned(),
+                mount.source,
+                mount.fs_type,
+            ));
+        }
+    }
+    let metadata = std::fs::metadata(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => DirError::Missing(dir.to_owned()),
+        io::ErrorKind::NotADirectory => DirError::NotADirectory(dir.to_owned()),
+        _ => io(error),
+    })?;
+    if !metadata.is_dir() {
+        return Err(DirError::NotADirectory(dir.to_owned()));
+    }
+    // A directory that may not be listed can be mounted on all the same.
+    Ok(std::fs::read_dir(dir).is_ok_and(|mut names| names.next().is_some()))
+}
+
+/// Whether the server of the FUSE mount on `dir` is gone.
+pub fn is_dead(dir: &Path) -> bool {
+    // ECONNABORTED is what a request gets that was under way when the server went.
+    let asked = nix::sys::statfs::statfs(dir);
+    matches!(asked, Err(Errno::ENOTCONN | Errno::ECONNABORTED))
+}
+
+/// Unmounts `dir` now; what is open there stays open on nothing. As root by umount2(2), else by
+/// fusermount3.
+///
+/// # Errors
+/// The kernel's or fusermount3's refusal.
+pub fn detach(dir: &Path) -> io::Result<()> {
+    unmount_with(dir, MntFlags::MNT_DETACH, &["-u", "-z"])
+}
+
+/// Unmounts `dir` if nobody uses it.
+///
+/// # Errors
+/// `ResourceBusy` if somebody does; the kernel's or fusermount3's other refusals.
+pub fn unmount(dir: &Path) -> io::Result<()> {
+    unmount_with(dir, MntFlags::empty(), &["-u"])
+}
+
+fn unmount_with(dir: &Path, flags: MntFlags, helper_args: &[&str]) -> io::Result<()> {
+    match umount2(dir, flags | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM) => {
+            let output = std::process::Command::new("fusermount3")
+                .args(helper_args)
+                .arg("--")
+                .arg(dir)
+                .output()?;
+            if output.status.success() {
+                return Ok(());
+            }
+            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            if why.contains("busy") {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+            }
+            Err(io::Error::other(why))
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_is_read_with_and_without_tags() {
+        let text =
+            b"36 35 0:98 / /mnt/a\\040b rw,nosuid shared:7 master:1 - fuse.ackfs s3://data rw\n\
+            20 1 8:1 / / rw - ext4 /dev/sda rw\nbroken\n";
+        let mounts = parse(text);
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[0].dir, Path::new("/mnt/a b"));
+        assert_eq!(mounts[0].fs_type, FS_TYPE);
+        assert_eq!(mounts[0].source, "s3://data");
+        assert_eq!(mounts[0].device, "0:98");
+        assert_eq!(mounts[1].fs_type, "ext4");
+    }
+
+    #[test]
+    fn any_bytes_as_mountinfo_do_no_harm() {
+        for text in [
+            &b"\\"[..],
+            b"1 2 3 4 \\9 - - -",
+            b"1 2 3 4 \\77",
+            b"\xff \xfe",
+        ] {
+            let _ = parse(text);
+        }
+    }
+
+    #[test]
+    fn directories_that_cannot_be_mounted_on_are_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = resolve(root.path()).unwrap();
+        assert!(!check(&dir).unwrap());
+        std::fs::write(dir.join("file"), "x").unwrap();
+        assert!(check(&dir).unwrap());
+        assert!(matches!(check(&dir.join("no")), Err(DirError::Missing(_))));
+        assert!(matches!(
+            check(&dir.join("file")),
+            Err(DirError::NotADirectory(_))
+        ));
+        assert!(matches!(
+            check(&dir.join("file/x")),
+            Err(DirError::NotADirectory(_))
+        ));
+    }
+
+    #[test]
+    fn a_directory_has_one_name() {
+        let root = tempfile::tempdir().unwrap();
+        let real = resolve(root.path()).unwrap().join("real");
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink("real", root.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("loop", root.path().join("loop")).unwrap();
+        assert_eq!(resolve(&root.path().join("link")).unwrap(), real);
+        assert_eq!(resolve(&root.path().join("link/.")).unwrap(), real);
+        assert_eq!(resolve(&real.join("../real")).unwrap(), real);
+        assert!(resolve(&root.path().join("loop")).is_err());
+    }
+}

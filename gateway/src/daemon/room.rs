@@ -1,0 +1,100 @@
+//! The room on disk that a mount takes: a directory of its own below `--cache-dir`, named by bucket
+//! and a digest of bucket, prefix and endpoint. Mounts of different stores never meet there, and the
+//! same mount finds its cache again.
+//!
+//! ```text
+//! CACHE-DIR/BUCKET-DIGEST/blocks     the disk cache; its lock is the room's
+//! CACHE-DIR/BUCKET-DIGEST/staging    dirty bytes beyond the memory
+//! CACHE-DIR/BUCKET-DIGEST.2/...      the room of a second mount of the same at the same time
+//! ```
+//! A second mount of the same bucket works and has a fresh room where nobody named a directory: who
+//! mounts twice wants two mounts. Under a `--cache-dir` that somebody named it is an error: they
+//! said which room, and it is taken.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ackfs_cache::index::{DiskCache, DiskConfig, DiskError};
+
+use crate::config::CacheConfig;
+
+/// Rooms of one bucket at once, without a `--cache-dir` of their own.
+const ROOMS_MAX: u32 = 16;
+/// How long a mount that is just ending may hold its room: it saves its index.
+const ENDING_MAX: Duration = Duration::from_secs(3);
+
+/// A mount's room.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// The directory that is all this mount's.
+    pub dir: PathBuf,
+    /// The disk cache.
+    pub disk: Arc<DiskCache>,
+    /// Where dirty bytes go.
+    pub staging_dir: PathBuf,
+}
+
+impl Room {
+    /// Takes the room `name` as `config` says. `None` if no disk is to be used. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`DiskError`]; each names the directory and what to do.
+    pub fn take(config: &CacheConfig, name: &str) -> Result<Option<Self>, DiskError> {
+        if config.size == 0 {
+            return Ok(None);
+        }
+        if config.dir_is_given {
+            return Self::take_patiently(&config.dir.join(name), config.size).map(Some);
+        }
+        let mut taken = None;
+        for number in 1..=ROOMS_MAX {
+            let dir = match number {
+                1 => config.dir.join(name),
+                number => config.dir.join(format!("{name}.{number}")),
+            };
+            match Self::open(&dir, config.size) {
+                Err(DiskError::InUse(dir)) => taken = Some(dir),
+                Ok(room) => {
+                    if let Some(other) = taken {
+                        tracing::warn!(
+                            dir = %room.dir.display(), in_use = %other.display(),
+                            "another mount of this bucket has the cache; using a fresh one"
+                        );
+                    }
+                    return Ok(Some(room));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(DiskError::InUse(
+            taken.unwrap_or_else(|| config.dir.clone()),
+        ))
+    }
+
+    fn take_patiently(dir: &Path, size: u64) -> Result<Self, DiskError> {
+        let began = Instant::now();
+        loop {
+            match Self::open(dir, size) {
+                Err(DiskError::InUse(_)) if began.elapsed() < ENDING_MAX => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn open(dir: &Path, size: u64) -> Result<Self, DiskError> {
+        let staging_dir = dir.join("staging");
+        std::fs::create_dir_all(&staging_dir).map_err(|error| DiskError::Io(dir.into(), error))?;
+        let disk = DiskCache::open(DiskConfig {
+            dir: dir.join("blocks"),
+            size_max: size,
+        })?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            disk,
+            staging_dir,
+        })
+    }
+}
