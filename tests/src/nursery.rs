@@ -1,0 +1,113 @@
+//! Where children live, and what clears up after this process.
+//!
+//! Three ways a test process can end, and what each leaves to whom. A test that returns or panics
+//! drops its [`crate::Mount`]s, which unmount and kill. A process that exits leaves its statics
+//! (the shared MinIO) to the kernel: every child was started with a parent-death signal. A process
+//! that is killed can do nothing at all: its *guardian*, a small shell that waits for the end of a
+//! pipe which only this process holds, detaches what is still mounted under the process's
+//! directory and removes the directory.
+//!
+//! The parent-death signal is sent when the *thread* that started the child ends, and the threads
+//! of a test end with the test. So one thread starts every child and never ends: the nursery.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+/// What the guardian runs: `$1` is the directory of the process it watches over. MinIO may still
+/// be writing while it is being killed, so the removal is tried until it holds.
+const GUARDIAN: &str = r#"
+trap '' INT TERM HUP
+cat > /dev/null
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    grep -F " $1/" /proc/self/mounts | while read -r _ dir _; do umount -l "$dir"; done
+    rm -rf --one-file-system "$1" && exit 0
+    sleep 0.2
+done
+"#;
+
+type Birth = (Command, SyncSender<io::Result<Child>>);
+
+struct Nursery {
+    births: SyncSender<Birth>,
+    root: PathBuf,
+    // Held for its pipe: the guardian acts when it closes.
+    _guardian: Child,
+}
+
+fn nursery() -> &'static Nursery {
+    static NURSERY: OnceLock<Nursery> = OnceLock::new();
+    NURSERY.get_or_init(|| {
+        let root = tempfile::Builder::new()
+            .prefix("ackfs-tests-")
+            .tempdir()
+            .expect("a directory can be made in the temporary directory")
+            .keep();
+        let guardian = Command::new("sh")
+            .args(["-c", GUARDIAN, "guardian"])
+            .arg(&root)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("sh can be started");
+        let (births, queue) = sync_channel::<Birth>(8);
+        thread::Builder::new()
+            .name("nursery".into())
+            .spawn(move || {
+                for (mut command, reply) in queue {
+                    // A parent that gave up waiting leaves a child nobody owns; it dies with us.
+                    let _ = reply.send(command.spawn());
+                }
+            })
+            .expect("a thread can be started");
+        Nursery {
+            births,
+            root,
+            _guardian: guardian,
+        }
+    })
+}
+
+/// The directory of this process: everything a test writes outside a mount is below it, and it is
+/// removed when the process ends, however it ends.
+pub fn root() -> &'static Path {
+    &nursery().root
+}
+
+/// A fresh directory below [`root`], removed when dropped.
+pub fn dir(prefix: &str) -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .tempdir_in(root())
+        .expect("a directory can be made in the process's own directory")
+}
+
+/// A command that will run `program` and be killed when this process ends.
+///
+/// `setpriv` sets the parent-death signal and becomes `program` by exec, so the child's id is the
+/// program's.
+pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// Starts `command`, made by [`command`], from the thread that lives as long as this process.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn(command: Command) -> io::Result<Child> {
+    let (reply, answer) = sync_channel(1);
+    nursery()
+        .births
+        .send((command, reply))
+        .expect("the nursery's thread never ends");
+    answer.recv().expect("the nursery answers every birth")
+}

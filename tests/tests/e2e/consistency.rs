@@ -1,0 +1,206 @@
+//! Close-to-open: an open sees all that was published by closes that ended before it, wherever
+//! they were made; and one open file never shows bytes of two versions.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+
+use ackfs_tests::content::{assert_same, bytes, bytes_at, check_at};
+use ackfs_tests::posix::{close, drop_pages, errno};
+use ackfs_tests::{World, claims};
+use nix::errno::Errno;
+
+claims! {
+    EVERY:
+        a_foreign_put_is_seen_by_the_next_open,
+        a_foreign_overwrite_is_seen_by_the_next_open,
+        a_foreign_delete_is_seen_by_the_next_open,
+        an_open_file_never_mixes_two_versions,
+        an_open_file_whose_object_went_away_says_so,
+        a_name_that_was_missing_is_found_when_it_appears,
+        what_one_mount_removes_the_other_does_not_open;
+    DEMO:
+        a_missing_name_is_asked_for_once,
+        an_unchanged_file_is_read_again_without_a_fetch,
+        an_open_costs_at_most_one_round_trip;
+}
+
+fn a_foreign_put_is_seen_by_the_next_open(world: &World) {
+    let mount = world.mount_with(world.options().flags("--negative-ttl 0s"));
+    for round in 0..20 {
+        let key = format!("new-{round}");
+        let error = File::open(mount.path(&key)).expect_err("there is no such object yet");
+        assert_eq!(errno(&error), Errno::ENOENT);
+        world.witness().put(&key, &bytes(round, 2_000));
+        let found = fs::read(mount.path(&key)).expect("the object is there now");
+        assert_same(&found, &bytes(round, 2_000), &key);
+    }
+}
+
+fn a_foreign_overwrite_is_seen_by_the_next_open(world: &World) {
+    let mount = world.mount();
+    for round in 0..30_u64 {
+        // Longer, shorter and equally long bodies: attributes and pages must both be new.
+        let len = [5_000, 9_000, 9_000, 100, 0, 20_000][round as usize % 6];
+        world.witness().put("key", &bytes(round, len));
+        let mut file = File::open(mount.path("key")).expect("open");
+        let size = file.metadata().expect("fstat").len();
+        assert_eq!(size, len as u64, "round {round}: the size after the open");
+        let mut found = Vec::new();
+        file.read_to_end(&mut found).expect("read");
+        assert_same(&found, &bytes(round, len), &format!("round {round}"));
+    }
+}
+
+fn a_foreign_delete_is_seen_by_the_next_open(world: &World) {
+    let mount = world.mount();
+    world.witness().put("key", b"here");
+    assert_eq!(fs::read(mount.path("key")).expect("read"), b"here");
+    world.witness().delete("key");
+    let error = File::open(mount.path("key")).expect_err("the object is gone");
+    assert!(
+        [Errno::ENOENT, Errno::ESTALE].contains(&errno(&error)),
+        "{error}"
+    );
+    assert!(
+        !fs::exists(mount.path("key")).expect("stat"),
+        "and it stays gone"
+    );
+}
+
+/// Old bytes or ESTALE, never bytes of the new version: the new one is as long as the old.
+fn an_open_file_never_mixes_two_versions(world: &World) {
+    let len = 40 << 20;
+    world.witness().put("big", &bytes(1, len));
+    let mount = world.mount_with(world.options().flags("--readahead-max 8MiB"));
+    let old = File::open(mount.path("big")).expect("open");
+    let mut page = vec![0; 4096];
+    old.read_exact_at(&mut page, 0).expect("read the beginning");
+    check_at(1, 0, &page);
+    world.witness().put("big", &bytes(2, len));
+    let mut refused = 0;
+    for offset in (0..len as u64).step_by(1 << 20) {
+        match old.read_exact_at(&mut page, offset) {
+            Ok(()) => check_at(1, offset, &page),
+            Err(error) => {
+                assert_eq!(errno(&error), Errno::ESTALE, "at {offset}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        refused > 0,
+        "40 MiB cannot all have been fetched for one page"
+    );
+    let new = File::open(mount.path("big")).expect("open again");
+    for offset in (0..len as u64).step_by(1 << 20) {
+        new.read_exact_at(&mut page, offset)
+            .expect("the new open reads the new version");
+        assert_eq!(page, bytes_at(2, offset, page.len()), "at {offset}");
+    }
+}
+
+fn an_open_file_whose_object_went_away_says_so(world: &World) {
+    let len = 40 << 20;
+    world.witness().put("big", &bytes(1, len));
+    let mount = world.mount_with(world.options().flags("--readahead-max 8MiB"));
+    let file = File::open(mount.path("big")).expect("open");
+    world.witness().delete("big");
+    let mut page = vec![0; 4096];
+    let error = file
+        .read_exact_at(&mut page, len as u64 - 4096)
+        .expect_err("nothing to read from");
+    assert_eq!(errno(&error), Errno::ESTALE);
+}
+
+/// A negative dentry that the kernel holds ends by itself; an `O_CREAT` open asks in any case.
+fn a_name_that_was_missing_is_found_when_it_appears(world: &World) {
+    let mount = world.mount();
+    assert!(!fs::exists(mount.path("late")).expect("stat"));
+    world.witness().put("late", b"foreign");
+    crate::eventually("the foreign object is seen", || {
+        fs::exists(mount.path("late")).expect("stat")
+    });
+    assert_eq!(fs::read(mount.path("late")).expect("read"), b"foreign");
+    let error = File::create_new(mount.path("late")).expect_err("it exists");
+    assert_eq!(errno(&error), Errno::EEXIST);
+}
+
+fn what_one_mount_removes_the_other_does_not_open(world: &World) {
+    let (left, right) = (world.mount(), world.mount());
+    for round in 0..10 {
+        let mut file = File::create(left.path("key")).expect("create");
+        file.write_all(format!("{round}").as_bytes())
+            .expect("write");
+        assert_eq!(close(file), Ok(()));
+        crate::eventually("the other mount sees the name", || {
+            right.path("key").exists()
+        });
+        assert_eq!(
+            fs::read(right.path("key")).expect("read"),
+            format!("{round}").as_bytes()
+        );
+        fs::remove_file(left.path("key")).expect("unlink");
+        assert!(File::open(right.path("key")).is_err(), "round {round}");
+    }
+}
+
+fn a_missing_name_is_asked_for_once(world: &World) {
+    let mount = world.mount_with(world.options().flags("--negative-ttl 60s"));
+    assert!(!mount.path("missing").exists());
+    let before = world.demo().requests();
+    for _ in 0..100 {
+        assert!(!mount.path("missing").exists());
+    }
+    let cost = world.demo().requests() - before;
+    assert_eq!(cost.total(), 0, "a known absence costs nothing: {cost:?}");
+    // But making it is not hindered, and then it is there.
+    fs::write(mount.path("missing"), "made").expect("write");
+    assert!(mount.path("missing").exists());
+}
+
+fn an_unchanged_file_is_read_again_without_a_fetch(world: &World) {
+    world.witness().put("key", &bytes(3, 3 << 20));
+    let mount = world.mount();
+    assert_same(
+        &fs::read(mount.path("key")).expect("read"),
+        &bytes(3, 3 << 20),
+        "cold",
+    );
+    let before = world.demo().requests();
+    for _ in 0..5 {
+        assert_same(
+            &fs::read(mount.path("key")).expect("read"),
+            &bytes(3, 3 << 20),
+            "again",
+        );
+    }
+    // And from our own cache, when the kernel's is gone.
+    drop_pages(&File::open(mount.path("key")).expect("open"));
+    assert_same(
+        &fs::read(mount.path("key")).expect("read"),
+        &bytes(3, 3 << 20),
+        "without pages",
+    );
+    let cost = world.demo().requests() - before;
+    // An open may bring the first bytes along with its check; a whole body it does not.
+    assert!(
+        cost.bytes_out < 1 << 20,
+        "bytes that are here are not fetched: {cost:?}"
+    );
+}
+
+fn an_open_costs_at_most_one_round_trip(world: &World) {
+    world.witness().put("key", &bytes(3, 100_000));
+    let mount = world.mount_with(world.options().flags("--metadata-ttl 60s"));
+    assert_eq!(fs::read(mount.path("key")).expect("read").len(), 100_000);
+    let before = world.demo().requests();
+    for _ in 0..10 {
+        assert_eq!(fs::read(mount.path("key")).expect("read").len(), 100_000);
+    }
+    let cost = world.demo().requests() - before;
+    assert!(
+        (1..=10).contains(&cost.total()),
+        "every open asks, and asks once: {cost:?}"
+    );
+}

@@ -1,0 +1,408 @@
+//! The life of a mount: ready, serving, drained, gone; and what is left when it dies.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ackfs_tests::content::{assert_same, bytes};
+use ackfs_tests::demo::{Effect, On};
+use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, run, run_ackfs};
+use ackfs_tests::posix::{close, errno};
+use ackfs_tests::{Mount, World, claims, nursery, process};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::Signal;
+
+claims! {
+    EVERY:
+        what_was_acknowledged_outlives_a_kill,
+        a_dead_mount_is_taken_over,
+        sigterm_drains_and_ends_with_success;
+    DEMO:
+        the_ready_line_says_how_it_serves,
+        an_unmounted_directory_ends_the_gateway,
+        umount_waits_for_the_drain,
+        a_drain_that_takes_too_long_lists_what_is_not_saved,
+        a_second_signal_ends_it_at_once,
+        a_draining_mount_takes_no_new_writers,
+        a_background_mount_serves_when_the_command_returns,
+        a_background_mount_that_fails_says_so,
+        stats_shows_what_happened,
+        metrics_are_served,
+        an_idle_gateway_uses_no_processor_time;
+    ONE:
+        doctor_finds_a_good_store_good,
+        demo_shows_everything_and_ends_well;
+}
+
+const TIME_MAX: Duration = Duration::from_mins(2);
+
+/// A file that is written and not closed.
+fn dirty(mount: &Mount, name: &str, body: &[u8]) -> File {
+    let mut file = File::create(mount.path(name)).expect("create");
+    file.write_all(body).expect("write");
+    file
+}
+
+/// The environment that tools need to find a mount's control socket.
+fn runtime_env(mount: &Mount) -> String {
+    mount.runtime_dir().to_string_lossy().into_owned()
+}
+
+fn what_was_acknowledged_outlives_a_kill(world: &World) {
+    let cache = nursery::dir("cache-");
+    for round in 0..5_u64 {
+        let mut mount = world.mount_with(world.options().cache(cache.path()));
+        for index in 0..10 {
+            let body = bytes(round * 100 + index, 3_000);
+            let file = dirty(&mount, &format!("{round}-{index}"), &body);
+            assert_eq!(close(file), Ok(()));
+        }
+        let open = dirty(&mount, &format!("{round}-open"), b"never acknowledged");
+        mount.kill();
+        drop(open);
+    }
+    for round in 0..5 {
+        for index in 0..10 {
+            let found = world.witness().get(&format!("{round}-{index}"));
+            let found = found.unwrap_or_else(|| panic!("{round}-{index} is lost"));
+            assert_same(
+                &found,
+                &bytes(round * 100 + index, 3_000),
+                "an acknowledged file",
+            );
+        }
+    }
+}
+
+fn a_dead_mount_is_taken_over(world: &World) {
+    let dir = nursery::dir("mnt-");
+    let mut dead = world.mount_with(world.options().at(dir.path()));
+    fs::write(dead.path("file"), "before").expect("write");
+    dead.kill();
+    let error = fs::metadata(dir.path().join("file")).expect_err("nobody serves it");
+    // While the kernel takes the connection down it says so by other names.
+    let gone = [Errno::ENOTCONN, Errno::ECONNABORTED, Errno::ECANCELED];
+    assert!(gone.contains(&errno(&error)), "{error}");
+    let mount = world.mount_with(world.options().at(dir.path()));
+    assert_eq!(fs::read(mount.path("file")).expect("read"), b"before");
+    fs::write(mount.path("file"), "after").expect("write");
+    assert!(
+        !mount.log().is_empty(),
+        "a line says that a dead mount was detached"
+    );
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("read");
+    let here = format!(" {} ", dir.path().display());
+    assert_eq!(
+        mounts.lines().filter(|line| line.contains(&here)).count(),
+        1,
+        "one, not two"
+    );
+    assert!(mount.unmount().success());
+    drop(dead);
+}
+
+fn sigterm_drains_and_ends_with_success(world: &World) {
+    let mut mount = world.mount();
+    let file = dirty(&mount, "small", &bytes(1, 10_000));
+    let large = dirty(&mount, "large", &bytes(2, 20 << 20));
+    mount.signal(Signal::SIGTERM);
+    assert_eq!(mount.wait(EXIT_MAX).code(), Some(0));
+    assert!(!mount.is_mounted());
+    drop((file, large));
+    let witness = world.witness();
+    assert_same(
+        &witness.get("small").expect("there"),
+        &bytes(1, 10_000),
+        "small",
+    );
+    assert_same(
+        &witness.get("large").expect("there"),
+        &bytes(2, 20 << 20),
+        "large",
+    );
+}
+
+fn the_ready_line_says_how_it_serves(world: &World) {
+    let mount = world.mount();
+    let line = mount.ready_line();
+    let parts = [
+        world.witness().bucket(),
+        &world.endpoint(),
+        world.door().flag(),
+        "conditional",
+    ];
+    for part in parts {
+        assert!(line.contains(part), "{part} is in {line:?}");
+    }
+    assert_eq!(mount.output(), Vec::<String>::new(), "one line");
+}
+
+fn an_unmounted_directory_ends_the_gateway(world: &World) {
+    let mount = world.mount();
+    fs::write(mount.path("file"), "x").expect("write");
+    assert_eq!(mount.unmount().code(), Some(0));
+}
+
+fn umount_waits_for_the_drain(world: &World) {
+    let mut mount = world.mount();
+    let file = dirty(&mount, "file", &bytes(1, 50_000));
+    world.demo().fault(
+        On::Put,
+        None,
+        Effect::DelayBefore(Duration::from_millis(500)),
+        None,
+    );
+    let dir = mount.dir().to_string_lossy().into_owned();
+    let env = runtime_env(&mount);
+    let ended = run_ackfs(&["umount", &dir], &[("XDG_RUNTIME_DIR", &env)], TIME_MAX);
+    let (code, _, words) = ended.expect("umount ends");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!is_mounted(mount.dir()));
+    assert_same(
+        &world.witness().get("file").expect("there"),
+        &bytes(1, 50_000),
+        "file",
+    );
+    drop(file);
+    assert_eq!(mount.wait(EXIT_MAX).code(), Some(0));
+    // What is not a mount is refused in words.
+    let (code, _, words) = run_ackfs(&["umount", &dir], &[], TIME_MAX).expect("umount ends");
+    assert!(
+        code.is_some_and(|code| code != 0),
+        "nothing is mounted there"
+    );
+    assert!(words.contains(&dir), "{words}");
+}
+
+fn a_drain_that_takes_too_long_lists_what_is_not_saved(world: &World) {
+    let flags = "--drain-timeout 1s --store-timeout 30s";
+    let mut mount = world.mount_with(world.options().flags(flags));
+    let files = (dirty(&mount, "one", b"1"), dirty(&mount, "two", b"2"));
+    world.demo().fault(On::Put, None, Effect::HangBefore, None);
+    mount.signal(Signal::SIGTERM);
+    assert_eq!(mount.wait(EXIT_MAX).code(), Some(75));
+    assert!(!mount.is_mounted());
+    let words = [mount.log(), mount.output()].concat().join("\n");
+    assert!(
+        words.contains("one") && words.contains("two"),
+        "each file is listed: {words}"
+    );
+    drop(files);
+}
+
+fn a_second_signal_ends_it_at_once(world: &World) {
+    let flags = "--drain-timeout 10m --store-timeout 5m";
+    let mut mount = world.mount_with(world.options().flags(flags));
+    let file = dirty(&mount, "file", b"never saved");
+    let fault = world.demo().fault(On::Put, None, Effect::HangBefore, None);
+    mount.signal(Signal::SIGTERM);
+    world.demo().wait_fired(&fault, 1);
+    let begin = Instant::now();
+    mount.signal(Signal::SIGTERM);
+    let code = mount.wait(EXIT_MAX).code();
+    assert!(begin.elapsed() < Duration::from_secs(10), "at once");
+    assert_eq!(code, Some(75), "what is not saved is said");
+    drop(file);
+}
+
+fn a_draining_mount_takes_no_new_writers(world: &World) {
+    let mount = world.mount_with(
+        world
+            .options()
+            .flags("--drain-timeout 10m --store-timeout 5m"),
+    );
+    world.witness().put("read", b"still read");
+    let file = dirty(&mount, "file", b"slow");
+    world.demo().fault(On::Put, None, Effect::HangBefore, None);
+    mount.signal(Signal::SIGTERM);
+    crate::eventually("opens for writing are refused", || {
+        File::create(mount.path("new")).is_err_and(|error| errno(&error) == Errno::EROFS)
+    });
+    assert_eq!(
+        fs::read(mount.path("read")).expect("reading goes on"),
+        b"still read"
+    );
+    drop(mount);
+    drop(file);
+}
+
+/// Unmounts a directory whatever happens to the test.
+struct Unmounted(PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        if is_mounted(&self.0) {
+            let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// `ackfs mount --background` for this world, and its runtime directory.
+fn background(world: &World, dir: &Path, bucket: &str, runtime: &Path, cache: &Path) -> Command {
+    let mut command = nursery::command(ackfs_bin());
+    clean(&mut command);
+    command
+        .arg("mount")
+        .arg(format!("s3://{bucket}"))
+        .arg(dir)
+        .args(["--background", "--endpoint-url", &world.endpoint()])
+        .args(["--transport", world.door().flag(), "--cache-dir"])
+        .arg(cache)
+        .env("AWS_ACCESS_KEY_ID", ackfs_tests::demo::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", ackfs_tests::demo::SECRET_KEY)
+        .env("XDG_RUNTIME_DIR", runtime);
+    command
+}
+
+fn a_background_mount_serves_when_the_command_returns(world: &World) {
+    let (dir, runtime, cache) = (
+        nursery::dir("mnt-"),
+        nursery::dir("run-"),
+        nursery::dir("c-"),
+    );
+    let _unmounted = Unmounted(dir.path().to_owned());
+    let bucket = world.witness().bucket().to_owned();
+    let mut command = background(world, dir.path(), &bucket, runtime.path(), cache.path());
+    let (code, output, words) = run(&mut command, TIME_MAX).expect("the command returns");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(
+        output.contains(&bucket),
+        "the ready line is printed: {output:?}"
+    );
+    fs::write(dir.path().join("file"), "served").expect("write");
+    assert_eq!(world.witness().get("file").as_deref(), Some(&b"served"[..]));
+    let args = ["umount", &*dir.path().to_string_lossy()];
+    let env = [("XDG_RUNTIME_DIR", &*runtime.path().to_string_lossy())];
+    let (code, _, words) = run_ackfs(&args, &env, TIME_MAX).expect("umount ends");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!is_mounted(dir.path()));
+}
+
+fn a_background_mount_that_fails_says_so(world: &World) {
+    let (dir, runtime, cache) = (
+        nursery::dir("mnt-"),
+        nursery::dir("run-"),
+        nursery::dir("c-"),
+    );
+    let _unmounted = Unmounted(dir.path().to_owned());
+    let mut command = background(
+        world,
+        dir.path(),
+        "no-such-bucket",
+        runtime.path(),
+        cache.path(),
+    );
+    let (code, _, words) = run(&mut command, TIME_MAX).expect("the command returns");
+    assert_eq!(code, Some(69), "{words}");
+    assert!(words.contains("no-such-bucket"), "{words}");
+    assert!(!is_mounted(dir.path()));
+}
+
+fn stats_shows_what_happened(world: &World) {
+    let mount = world.mount();
+    fs::write(mount.path("file"), "x").expect("write");
+    fs::read(mount.path("file")).expect("read");
+    let dir = mount.dir().to_string_lossy().into_owned();
+    let env = runtime_env(&mount);
+    let env = [("XDG_RUNTIME_DIR", &*env)];
+    let (code, output, words) = run_ackfs(&["stats", &dir], &env, TIME_MAX).expect("stats ends");
+    assert_eq!(code, Some(0), "{words}");
+    let output = output.to_lowercase();
+    for word in [world.door().flag(), "dirty", "stuck", "put"] {
+        assert!(output.contains(word), "{word} is in:\n{output}");
+    }
+    // Without a directory it finds the one that runs.
+    let (code, _, words) = run_ackfs(&["stats"], &env, TIME_MAX).expect("stats ends");
+    assert_eq!(code, Some(0), "{words}");
+    let (code, _, words) = run_ackfs(&["stats", "/"], &env, TIME_MAX).expect("stats ends");
+    assert!(code.is_some_and(|code| code != 0), "/ is not ours: {words}");
+}
+
+fn metrics_are_served(world: &World) {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .expect("bind")
+        .local_addr()
+        .expect("bound")
+        .port();
+    let mount = world.mount_with(
+        world
+            .options()
+            .flags(&format!("--metrics 127.0.0.1:{port}")),
+    );
+    fs::write(mount.path("file"), "x").expect("write");
+    let url = format!("http://127.0.0.1:{port}/metrics");
+    let text = ureq::get(&url)
+        .call()
+        .expect("metrics answer")
+        .body_mut()
+        .read_to_string();
+    let text = text.expect("text");
+    let samples = text.lines().filter(|line| line.starts_with("ackfs_"));
+    assert!(samples.clone().count() > 10, "{text}");
+    for word in ["dirty", "stuck", "_seconds", "_bytes", "_total"] {
+        assert!(
+            samples.clone().any(|line| line.contains(word)),
+            "{word} is in:\n{text}"
+        );
+    }
+}
+
+fn an_idle_gateway_uses_no_processor_time(world: &World) {
+    let mount = world.mount();
+    fs::write(mount.path("file"), "x").expect("write");
+    // Threads that wind down, connections that are kept: two seconds; then two are measured.
+    thread::sleep(Duration::from_secs(2));
+    let before = process::cpu(mount.pid());
+    thread::sleep(Duration::from_secs(2));
+    let used = process::cpu_since(mount.pid(), before);
+    assert!(
+        used <= Duration::from_millis(20),
+        "two idle seconds cost {used:?}"
+    );
+    let rss = mount.memory().rss_kib / 1024;
+    assert!(rss <= 64, "an idle gateway holds {rss} MiB");
+}
+
+fn doctor_finds_a_good_store_good(world: &World) {
+    let dir = nursery::dir("mnt-");
+    let source = format!("s3://{}", world.witness().bucket());
+    let env = [
+        ("AWS_ACCESS_KEY_ID", ackfs_tests::demo::ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", ackfs_tests::demo::SECRET_KEY),
+        ("AWS_ENDPOINT_URL_S3", &*world.endpoint()),
+    ];
+    let args = ["doctor", &source, &*dir.path().to_string_lossy()];
+    let (code, output, words) = run_ackfs(&args, &env, TIME_MAX).expect("doctor ends");
+    assert_eq!(code, Some(0), "{output}\n{words}");
+    for word in ["ok", "/dev/fuse", "conditional", "credentials"] {
+        assert!(
+            output.to_lowercase().contains(word),
+            "{word} is in:\n{output}"
+        );
+    }
+    let env = [
+        env[0],
+        env[1],
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1"),
+    ];
+    let (code, output, _) = run_ackfs(&args, &env, TIME_MAX).expect("doctor ends");
+    assert_eq!(code, Some(1), "a dead endpoint is a fail: {output}");
+    assert!(output.contains("fail"), "{output}");
+}
+
+fn demo_shows_everything_and_ends_well(_world: &World) {
+    let dir = nursery::dir("mnt-");
+    let runtime = nursery::dir("run-");
+    let _unmounted = Unmounted(dir.path().to_owned());
+    let args = ["demo", &*dir.path().to_string_lossy()];
+    let env = [("XDG_RUNTIME_DIR", &*runtime.path().to_string_lossy())];
+    let (code, output, words) = run_ackfs(&args, &env, TIME_MAX).expect("the tour ends");
+    assert_eq!(code, Some(0), "{output}\n{words}");
+    assert!(output.lines().count() >= 5, "{output}");
+    assert!(!is_mounted(dir.path()));
+}
