@@ -43,7 +43,7 @@ fn nursery() -> &'static Nursery {
     static NURSERY: OnceLock<Nursery> = OnceLock::new();
     NURSERY.get_or_init(|| {
         let root = tempfile::Builder::new()
-            .prefix("ackfs-tests-")
+            .prefix("at-")
             .tempdir()
             .expect("a directory can be made in the temporary directory")
             .keep();

@@ -218,7 +218,7 @@ fn run(chosen: Vec<Test>, total: usize, arguments: &Arguments) -> ExitCode {
 /// Runs one test in a process; `Err` is what it printed.
 fn run_one(test: &Test, endpoint: Option<&str>, nocapture: bool) -> Result<(), String> {
     // All that the test and its gateways write is below it.
-    let dir = nursery::dir("test-");
+    let dir = nursery::dir("t-");
     let result = in_process(test, endpoint, nocapture, dir.path());
     sweep(dir.path());
     result

@@ -457,7 +457,7 @@ fn without_dev_fuse_it_says_what_is_missing(world: &World) {
 /// Somebody else, without fusermount3 on the path.
 fn without_the_right_to_mount_it_says_what_is_missing(world: &World) {
     let dir = tempfile::Builder::new()
-        .prefix("ackfs-tests-")
+        .prefix("at-")
         .tempdir()
         .expect("a directory");
     let target = dir.path().join("target");
