@@ -1,5 +1,7 @@
 //! The rows of the table: each is one kind of work, the same for everybody.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
@@ -384,19 +386,20 @@ fn read_randomly(bench: &Bench, subject: Subject) -> Result<Sample> {
     })
 }
 
-/// Voluntary context switches of all threads: what a sleeping process does not have.
-fn switches(pid: u32) -> u64 {
+/// Voluntary context switches of each thread: what a sleeping process does not have.
+fn switches(pid: u32) -> HashMap<OsString, u64> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return 0;
+        return HashMap::new();
     };
-    let of_task = |task: fs::DirEntry| -> Option<u64> {
+    let of_task = |task: fs::DirEntry| -> Option<(OsString, u64)> {
         let status = fs::read_to_string(task.path().join("status")).ok()?;
         let line = status
             .lines()
             .find(|line| line.starts_with("voluntary_ctxt_switches"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
+        let count = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some((task.file_name(), count))
     };
-    tasks.flatten().filter_map(of_task).sum()
+    tasks.flatten().filter_map(of_task).collect()
 }
 
 fn idle(bench: &Bench, subject: Subject) -> Result<Sample> {
@@ -407,8 +410,12 @@ fn idle(bench: &Bench, subject: Subject) -> Result<Sample> {
     let before = switches(served.pid());
     let cpu = process::cpu(served.pid());
     thread::sleep(Duration::from_secs(10));
+    // A thread that ended meanwhile took its count along; a new one brings all of its own.
+    let woken = switches(served.pid())
+        .into_iter()
+        .map(|(thread, count)| count - before.get(&thread).copied().unwrap_or(0));
     Ok(Sample {
-        value: (switches(served.pid()) - before) as f64 / 10.0,
+        value: woken.sum::<u64>() as f64 / 10.0,
         cpu: process::cpu_since(served.pid(), cpu),
         peak_kib: process::memory(served.pid()).map_or(0, |memory| memory.rss_kib),
     })
