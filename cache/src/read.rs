@@ -50,6 +50,9 @@ pub use stream::Stream;
 /// buffers that it may be cut from.
 const ADOPT_COPY_MAX: u64 = 128 << 10;
 
+/// An object that lacks more than this on disk is not looked for in memory: 64 looks at most.
+const GAPS_MAX: u64 = 64 * BLOCK;
+
 /// Bounds of the read path.
 #[derive(Debug, Clone)]
 pub struct ReadConfig {
@@ -190,7 +193,33 @@ impl ReadCache {
     /// The file that holds all of `object`, verified, for the kernel's passthrough; `None` if it
     /// is not whole on disk or not yet verified (which this begins). Never waits.
     pub fn whole_file(&self, object: &ObjectId, size: u64) -> Option<Arc<File>> {
-        self.disk.as_ref()?.whole_file(object, size)
+        let disk = self.disk.as_ref()?;
+        let file = disk.whole_file(object, size);
+        if file.is_none() {
+            self.fill_gaps(disk, object, size);
+        }
+        file
+    }
+
+    /// Stores what a disk that was behind has left out and memory still has. Without this an object
+    /// of which memory holds the rest would never be whole: what is read from memory is not stored.
+    fn fill_gaps(&self, disk: &DiskCache, object: &ObjectId, size: u64) {
+        let gaps = disk.gaps(object, GAPS_MAX);
+        let Some(known) = self.objects.find(object).filter(|_| !gaps.is_empty()) else {
+            return;
+        };
+        for gap in gaps {
+            for index in gap.offset / BLOCK..gap.end().div_ceil(BLOCK) {
+                let Some(pieces) = self.memory.get(known.number, index) else {
+                    continue;
+                };
+                for run in runs(pieces.list()) {
+                    let list: Vec<Bytes> = run.iter().map(|(_, bytes)| bytes.clone()).collect();
+                    let len = list.iter().map(|bytes| bytes.len() as u64).sum();
+                    disk.store(object, size, Extent::new(run[0].0, len), list);
+                }
+            }
+        }
     }
 
     /// The counters.
