@@ -282,6 +282,13 @@ impl DiskCache {
         file.os_file().cloned()
     }
 
+    /// Waits until what is queued of `object` is stored, if anything is.
+    pub async fn stored(&self, object: &ObjectId) {
+        if self.shared.queue.has(object) {
+            self.after_queue(false).await;
+        }
+    }
+
     /// Waits until what was queued is stored and the index is on disk.
     pub async fn sync(&self) {
         self.after_queue(true).await;

@@ -21,6 +21,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -52,6 +53,13 @@ const ADOPT_COPY_MAX: u64 = 128 << 10;
 
 /// An object that lacks more than this on disk is not looked for in memory: 64 looks at most.
 const GAPS_MAX: u64 = 64 * BLOCK;
+
+/// Objects smaller than this are not waited for: the disk's queue may hold as much.
+const SETTLE_MIN: u64 = 32 << 20;
+
+/// How long an open waits for the disk: a few times what the queue's bytes take on a disk that
+/// takes them into the page cache.
+const SETTLE_MAX: Duration = Duration::from_millis(200);
 
 /// Bounds of the read path.
 #[derive(Debug, Clone)]
@@ -199,6 +207,21 @@ impl ReadCache {
             self.fill_gaps(disk, object, size);
         }
         file
+    }
+
+    /// Gives a disk that has nearly all of a large `object` the moment that it needs for the rest,
+    /// so that [`ReadCache::whole_file`] finds it: reading it by passthrough saves many times that.
+    /// Waits for the disk, a fifth of a second at most.
+    pub async fn settle(&self, object: &ObjectId, size: u64) {
+        let Some(disk) = self.disk.as_ref().filter(|_| size >= SETTLE_MIN) else {
+            return;
+        };
+        if disk.gaps(object, GAPS_MAX).is_empty() {
+            return;
+        }
+        self.fill_gaps(disk, object, size);
+        // Too slow is no error: this open is served without passthrough.
+        let _ = tokio::time::timeout(SETTLE_MAX, disk.stored(object)).await;
     }
 
     /// Stores what a disk that was behind has left out and memory still has. Without this an object

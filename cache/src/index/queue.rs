@@ -72,6 +72,8 @@ struct Inner {
     jobs: VecDeque<Job>,
     stores: usize,
     bytes: u64,
+    /// What the bytes belong to that were taken out last and may still be on their way.
+    storing: Option<ObjectId>,
     /// Since when more than half of the bytes that may wait do.
     behind_since: Option<Instant>,
     closed: bool,
@@ -131,6 +133,13 @@ impl Queue {
         inner.weigh();
     }
 
+    /// Whether bytes of `id` wait to be stored or are being stored.
+    pub(crate) fn has(&self, id: &ObjectId) -> bool {
+        let inner = self.inner.lock();
+        let waits = |job: &Job| matches!(job, Job::Store { id: stored, .. } if stored == id);
+        inner.storing.as_ref() == Some(id) || inner.jobs.iter().any(waits)
+    }
+
     /// How many more bytes readahead had better bring: what is queued now and that together fit.
     /// `None` without a limit: the disk is slower than the store, and nobody waits for it any more.
     pub(crate) fn room(&self, now: Instant) -> Option<u64> {
@@ -144,9 +153,11 @@ impl Queue {
     /// The next job. Waits for one, until `deadline` if there is one.
     pub(crate) fn next(&self, deadline: Option<Instant>) -> Next {
         let mut inner = self.inner.lock();
+        inner.storing = None;
         loop {
             if let Some(job) = inner.jobs.pop_front() {
-                if let Job::Store { extent, .. } = &job {
+                if let Job::Store { id, extent, .. } = &job {
+                    inner.storing = Some(id.clone());
                     inner.bytes -= extent.len;
                     inner.stores -= 1;
                     inner.weigh();
@@ -212,6 +223,21 @@ mod tests {
         assert_eq!(queue.room(late), None);
         assert!(matches!(queue.next(None), Next::Job(Job::Store { .. })));
         assert_eq!(queue.room(late), Some(QUEUED_BYTES_MAX));
+    }
+
+    #[test]
+    fn an_objects_bytes_are_there_until_the_next_job_is_asked_for() {
+        let queue = Queue::default();
+        let id = |key: &str| ObjectId::new(Key::new(key), ETag::new("e"));
+        queue.add(store("a", 1));
+        queue.add(store("b", 1));
+        assert!(queue.has(&id("a")) && queue.has(&id("b")) && !queue.has(&id("c")));
+        queue.next(None);
+        assert!(queue.has(&id("a")));
+        queue.next(None);
+        assert!(!queue.has(&id("a")) && queue.has(&id("b")));
+        queue.next(Some(Instant::now()));
+        assert!(!queue.has(&id("b")));
     }
 
     #[test]

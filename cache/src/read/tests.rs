@@ -602,3 +602,24 @@ async fn what_the_disk_left_out_is_stored_from_memory_when_the_whole_is_wanted()
     );
     assert!(in_memory >= MIB);
 }
+
+/// A reader that opened a large object again at once found it nearly whole on disk, and was served
+/// by copying for as long as it had it open.
+#[tokio::test]
+async fn an_open_gives_the_disk_the_moment_that_it_needs_for_the_rest() {
+    let config = DiskConfig {
+        dir: "/cache".into(),
+        size_max: 256 * MIB,
+    };
+    let disk = DiskCache::open_on(Arc::new(SimDisk::new(1)), config).unwrap();
+    let world = World::with_disk(8 * MIB, 64 * MIB, Some(disk.clone()));
+    let (stream, bytes) = world.open("a", 40 * MIB);
+    for at in (0..40 * MIB).step_by(1 << 20) {
+        let expected = &bytes[at as usize..][..1 << 20];
+        assert_eq!(read(&stream, at, MIB).await.unwrap(), expected);
+    }
+    let id = stream.object().clone();
+    world.settled_after(stream).await;
+    world.cache.settle(&id, 40 * MIB).await;
+    assert_eq!(disk.gaps(&id, 64 * MIB), []);
+}

@@ -75,6 +75,13 @@ impl Filesystem {
         if writes(flags) && flags & libc::O_TRUNC as u32 != 0 {
             self.truncate_at_open(inode).await?;
         }
+        let clean = match inode.state.lock() {
+            state if writes(flags) || state.is_local() || state.backing.is_some() => None,
+            state => state.object().zip(Some(state.attr.size)),
+        };
+        if let Some((object, size)) = clean {
+            self.reader.settle(&object, size).await;
+        }
         let mut state = inode.state.lock();
         if state.unlinked || !state.attached {
             return Err(FsError::plain(libc::ESTALE));
