@@ -32,7 +32,7 @@ impl Filesystem {
             if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
                 this.set_metadata(&inode, &set).await?;
             }
-            let attr = inode.state.lock().attr_now().to_wire(inode.ino);
+            let attr = inode.attr(&inode.state.lock());
             Ok((attr, this.config.metadata_ttl))
         };
         self.spawn(context, responder, work, |responder, (attr, valid)| {
@@ -44,7 +44,15 @@ impl Filesystem {
         if inode.kind == Kind::Directory {
             return Err(FsError::plain(libc::EISDIR));
         }
-        let open_for_writing = inode.state.lock().writers > 0;
+        let (open_for_writing, passed_through) = {
+            let state = inode.state.lock();
+            (state.writers > 0, state.backing.is_some())
+        };
+        if passed_through {
+            // Those who have it open read the cache file, which does not change: see `open.rs`.
+            self.inodes.succeed(inode);
+            return Err(FsError::plain(libc::ESTALE));
+        }
         if !open_for_writing {
             let local = inode.state.lock().is_local();
             if !local {
