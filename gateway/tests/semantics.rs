@@ -308,6 +308,36 @@ fn a_file_renamed_while_it_is_written_goes_on_under_its_new_name() {
 
 #[test]
 fn an_unlinked_file_goes_on_for_who_has_it_open_and_is_never_published() {
+/// A truncation waits for the bytes that stay. The release of another descriptor in that time found
+/// nothing dirty and let the file go; the truncation then cut what nobody published, and said yes.
+#[test]
+fn a_truncation_is_not_lost_when_another_descriptor_is_closed_meanwhile() {
+    on_both_doors(|world| {
+        world.store.plant("a", "0123456789");
+        let writer = OpenOptions::new()
+            .write(true)
+            .open(world.path("a"))
+            .unwrap();
+        let gate = world.store.gate(Call::Get);
+        world.store.calls();
+        std::thread::scope(|scope| {
+            let path = world.path("a");
+            let cutting = scope.spawn(move || nix::unistd::truncate(&path, 4));
+            while !world.store.calls().iter().any(|it| it.0 == Call::Get) {
+                std::thread::yield_now();
+            }
+            close(writer).unwrap();
+            while world.filesystem.stats().file_handles > 0 {
+                std::thread::yield_now();
+            }
+            gate.open();
+            cutting.join().unwrap().unwrap();
+        });
+        assert_eq!(world.store.bytes("a").unwrap(), "0123");
+        assert_eq!(fs::read(world.path("a")).unwrap(), b"0123");
+    });
+}
+
     on_both_doors(|world| {
         let mut file = read_write(&world.path("t"));
         file.write_all(b"scratch").unwrap();

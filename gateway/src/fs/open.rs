@@ -184,7 +184,19 @@ impl Filesystem {
             }
         };
         match local {
-            Some(dirty) => Ok(dirty.set_size(0).await?),
+            Some(dirty) => {
+                dirty.set_size(0).await?;
+                let settled = {
+                    let state = inode.state.lock();
+                    let held = state.dirty.as_ref();
+                    held.is_none_or(|held| !Arc::ptr_eq(held, &dirty))
+                };
+                if settled {
+                    // Its last writer was released meanwhile, and took the bytes that were cut.
+                    return Box::pin(self.truncate_at_open(inode)).await;
+                }
+                Ok(())
+            }
             None => {
                 self.inodes.unsettled(inode);
                 Ok(())

@@ -59,28 +59,47 @@ impl Filesystem {
                 self.revalidate(inode).await?;
             }
         }
-        let dirty = self.dirty_of(inode)?;
-        dirty.set_size(size).await?;
-        {
+        // A writer for as long as this lasts: the release of another must not settle the file
+        // while its base is on its way, or what is cut here would be cut from nothing.
+        inode.state.lock().writers += 1;
+        let cut = match self.dirty_of(inode) {
+            Ok(dirty) => dirty.set_size(size).await.map_err(FsError::from),
+            Err(error) => Err(error),
+        };
+        let others = {
             let mut state = inode.state.lock();
-            state.attr.mtime = SystemTime::now();
-            state.mtime_set = false;
-            state.told = None;
+            state.writers -= 1;
+            if cut.is_ok() {
+                state.attr.mtime = SystemTime::now();
+                state.mtime_set = false;
+                state.told = None;
+            }
+            state.writers > 0
+        };
+        if others {
+            return cut;
         }
-        if inode.state.lock().writers > 0 {
-            return Ok(());
+        if cut.is_err() && !self.is_dirty(inode) {
+            self.settle(inode);
+            return cut;
         }
         // Nobody's close will publish it.
         match self.publish(inode).await {
             Ok(()) => {
                 self.settle(inode);
-                Ok(())
+                cut
             }
             Err(error) => {
                 self.give_up(inode, None).await;
                 Err(error)
             }
         }
+    }
+
+    /// Whether a publish of the inode has something to send.
+    fn is_dirty(&self, inode: &Inode) -> bool {
+        let state = inode.state.lock();
+        state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
     }
 
     async fn set_metadata(&self, inode: &Arc<Inode>, set: &SetAttr) -> FsResult<()> {
