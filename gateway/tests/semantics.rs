@@ -3,6 +3,8 @@
 //!
 //! Each test runs on both doors. They need root, /dev/fuse and, for the ring, `enable_uring`.
 
+#[path = "semantics/going.rs"]
+mod going;
 mod world;
 
 use std::fs::{self, File, OpenOptions};
@@ -306,8 +308,6 @@ fn a_file_renamed_while_it_is_written_goes_on_under_its_new_name() {
     });
 }
 
-#[test]
-fn an_unlinked_file_goes_on_for_who_has_it_open_and_is_never_published() {
 /// A truncation waits for the bytes that stay. The release of another descriptor in that time found
 /// nothing dirty and let the file go; the truncation then cut what nobody published, and said yes.
 #[test]
@@ -338,6 +338,8 @@ fn a_truncation_is_not_lost_when_another_descriptor_is_closed_meanwhile() {
     });
 }
 
+#[test]
+fn an_unlinked_file_goes_on_for_who_has_it_open_and_is_never_published() {
     on_both_doors(|world| {
         let mut file = read_write(&world.path("t"));
         file.write_all(b"scratch").unwrap();

@@ -86,14 +86,16 @@ pub struct State {
     pub name: Box<str>,
     /// Whether `parent` and `name` still lead here.
     pub attached: bool,
+    /// Its object is about to go, see `going.rs`: who would open it waits for `publishing`.
+    pub leaving: bool,
     /// Removed by this mount: nothing is published any more.
     pub unlinked: bool,
     /// References that the kernel holds, and one of the inode that this is the successor of.
     pub lookups: u64,
-    /// Open handles.
-    pub handles: u32,
     /// Who has the name now, see [`Table::succeed`].
     pub successor: Option<Arc<Inode>>,
+    /// Open handles.
+    pub handles: u32,
     /// Of these, for writing.
     pub writers: u32,
     /// What stat(2) shows.
@@ -156,6 +158,11 @@ impl State {
         self.dirty = Some(dirty);
     }
 
+    /// Whether neither a name nor a handle leads to it any more.
+    pub fn is_gone(&self) -> bool {
+        self.unlinked && self.handles == 0
+    }
+
     /// Whether nothing needs the inode any more.
     fn is_idle(&self) -> bool {
         self.lookups == 0 && self.handles == 0 && self.dirty.is_none()
@@ -202,6 +209,8 @@ impl NewInode {
     fn into_inode(self, ino: u64) -> Inode {
         Inode {
             ino,
+            shown_ino: ino,
+            is_successor: false,
             kind: self.attr.kind,
             publishing: tokio::sync::Mutex::new(()),
             state: Mutex::new(State {
@@ -209,10 +218,10 @@ impl NewInode {
                 parent: self.parent,
                 name: self.name,
                 attached: true,
-            shown_ino: ino,
-            is_successor: false,
+                leaving: false,
                 unlinked: false,
                 lookups: 0,
+                successor: None,
                 handles: 0,
                 writers: 0,
                 attr: self.attr,
@@ -221,7 +230,6 @@ impl NewInode {
                 kernel_pages: None,
                 metadata: self.metadata,
                 checked: self.checked,
-                successor: None,
                 dirty: self.dirty,
                 stuck: None,
                 told: None,
@@ -319,14 +327,6 @@ impl Table {
         self.inner.lock().detach(inode);
     }
 
-    /// `inode` is now called `name` in `parent`; whatever was called so is detached and given.
-    pub fn rename(
-        &self,
-        inode: &Arc<Inode>,
-        parent: u64,
-        name: &str,
-        key: &str,
-    ) -> Option<Arc<Inode>> {
     /// The name leads to a new inode of the same file from now on, which the kernel finds when it
     /// looks the name up again. The old one stays with those who have it open.
     pub fn succeed(&self, old: &Inode) {
@@ -361,6 +361,14 @@ impl Table {
         old.state.lock().successor = Some(new);
     }
 
+    /// `inode` is now called `name` in `parent`; whatever was called so is detached and given.
+    pub fn rename(
+        &self,
+        inode: &Arc<Inode>,
+        parent: u64,
+        name: &str,
+        key: &str,
+    ) -> Option<Arc<Inode>> {
         let mut inner = self.inner.lock();
         let old = inner
             .by_name
@@ -389,6 +397,10 @@ impl Table {
         let mut inner = self.inner.lock();
         let (parent, name) = {
             let state = inode.state.lock();
+            if !state.attached {
+                // Whatever is called so by now is another file.
+                return;
+            }
             (state.parent, state.name.clone())
         };
         inner.unlist(parent, &name);
@@ -479,10 +491,10 @@ impl Inner {
         }
         self.detach(inode);
         self.by_ino.remove(&inode.ino);
-    }
-}
         let successor = inode.state.lock().successor.take();
         if let Some(successor) = successor {
             successor.state.lock().lookups -= 1;
             self.collect(&successor);
         }
+    }
+}

@@ -79,8 +79,13 @@ impl Filesystem {
         if writes(flags) && flags & libc::O_TRUNC as u32 != 0 {
             self.truncate_at_open(inode).await?;
         }
+        if inode.state.lock().leaving {
+            // Whether the name is still there afterwards the kernel then finds out.
+            drop(inode.publishing.lock().await);
+            return Err(FsError::plain(libc::ESTALE));
+        }
         let mut state = inode.state.lock();
-        if state.unlinked || !state.attached {
+        if state.leaving || state.unlinked || !state.attached {
             return Err(FsError::plain(libc::ESTALE));
         }
         let mut out = OpenOut::default();
@@ -137,12 +142,12 @@ impl Filesystem {
         }
         let wanted = !writes(flags)
             && state.handles == 0
+            && !inode.is_successor
             && !state.is_local()
             && state.attr.size >= PASSTHROUGH_MIN;
         let (true, Some(kernel), Some(object)) = (wanted, self.kernel.get(), state.object()) else {
             return true;
         };
-            && !inode.is_successor
         let Some(file) = self.reader.whole_file(&object, state.attr.size) else {
             return true;
         };
@@ -342,7 +347,7 @@ impl Filesystem {
                 self.spawn(context, responder, task, |responder, ()| responder.empty());
             }
             _ => {
-                if last_writer {
+                if last_writer || inode.state.lock().is_gone() {
                     self.settle(&inode);
                 }
                 self.inodes.collect(&inode);

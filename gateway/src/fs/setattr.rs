@@ -129,6 +129,13 @@ impl Filesystem {
             }
         }
         let _guard = inode.publishing.lock().await;
+        {
+            let mut state = inode.state.lock();
+            if state.unlinked {
+                apply(&mut state);
+                return Ok(());
+            }
+        }
         self.revalidate(inode).await?;
         let (id, before, metadata) = {
             let mut state = inode.state.lock();
