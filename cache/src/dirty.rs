@@ -28,6 +28,7 @@ use crate::object::{ETag, Key, ObjectId};
 use crate::read::ReadCache;
 use crate::store::{ObjectStore, StoreError, UploadId};
 use crate::upload::{Ladder, Limits};
+pub use base::Held;
 use file::Inner;
 use memory::Memory;
 

@@ -198,6 +198,21 @@ impl ReadCache {
         }
     }
 
+    /// The bytes of `extent`, which lies in one block of `object`, if memory or the disk has all of
+    /// them. Nothing is fetched and no readahead begins. Waits for the disk.
+    pub async fn peek(&self, object: &ObjectId, extent: Extent) -> Option<Vec<u8>> {
+        let mut buf = vec![0; extent.len as usize];
+        if let Some(object) = self.objects.find(object)
+            && self.memory.run(object.number, extent.offset, extent.len) == extent.len
+            && self.memory.copy(object.number, extent.offset, &mut buf) == buf.len()
+        {
+            return Some(buf);
+        }
+        let disk = self.disk.as_ref()?;
+        let held = disk.holds(object, extent) && disk.read(object, extent.offset, &mut buf).await;
+        held.then_some(buf)
+    }
+
     /// The file that holds all of `object`, verified, for the kernel's passthrough; `None` if it
     /// is not whole on disk or not yet verified (which this begins). Never waits.
     pub fn whole_file(&self, object: &ObjectId, size: u64) -> Option<Arc<File>> {

@@ -8,8 +8,10 @@
 //! A socket whose daemon was killed stays behind. Nobody listens on it, so connecting to it fails at
 //! once; whoever finds it so removes it.
 
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +33,8 @@ mod words;
 const CONNECTIONS_MAX: usize = 8;
 /// How long a client may take to ask, and to take an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest path of a socket in bytes: `sun_path` of unix(7) without the NUL at its end.
+const SOCKET_PATH_MAX: usize = 107;
 /// The longest request in bytes.
 const REQUEST_MAX: u64 = 4096;
 
@@ -86,14 +90,14 @@ impl Socket {
             ));
         }
         let path = path_in(runtime_dir, dir);
-        if BlockingStream::connect(&path).is_ok() {
+        if at_short(&path, |path| BlockingStream::connect(path)).is_ok() {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 "another ackfs serves this directory",
             ));
         }
         remove(&path);
-        let listener = UnixListener::bind(&path)?;
+        let listener = at_short(&path, |path| UnixListener::bind(path))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Self { path, listener })
     }
@@ -165,6 +169,23 @@ fn path_in(runtime_dir: &Path, dir: &Path) -> PathBuf {
     runtime_dir.join(format!("{}.sock", digest(&[&dir.to_string_lossy()])))
 }
 
+/// Calls `work` with a path to the socket at `path` that fits into a `sockaddr_un`. A longer one is
+/// reached by way of its directory's descriptor, which is open while `work` runs.
+fn at_short<T>(path: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    if path.as_os_str().len() <= SOCKET_PATH_MAX {
+        return work(path);
+    }
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    let dir = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(dir)?;
+    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string());
+    work(&short.join(name))
+}
+
 fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
@@ -217,6 +238,34 @@ mod tests {
         });
         assert_eq!(found.await.unwrap(), 1);
         serving.abort();
+    }
+
+    /// A socket's path ends at 107 bytes. A mount whose runtime directory was longer had no control
+    /// socket: `ackfs umount` and `stats` did not find it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_long_runtime_directory_has_its_socket() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = [root.path().join("long/".repeat(60)), root.path().join("b")];
+        let socket = Socket::bind(&dirs, Path::new("/mnt")).unwrap();
+        assert!(dirs[0].exists() && !dirs[1].exists(), "the first one serves");
+        let error = Socket::bind(&dirs, Path::new("/mnt")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let serving = daemon(socket, status());
+        let found = tokio::task::spawn_blocking({
+            let dirs = dirs.clone();
+            move || {
+                let mut client = Client::connect(&dirs, Path::new("/mnt")).unwrap().unwrap();
+                client.ask(Ask::Status).unwrap();
+                assert!(matches!(client.answer().unwrap(), Some(Answer::Status(_))));
+                Client::all(&dirs).len()
+            }
+        });
+        assert_eq!(found.await.unwrap(), 1);
+        serving.abort();
+        let _ = serving.await;
+        assert_eq!(std::fs::read_dir(&dirs[0]).unwrap().count(), 0);
+        let none = Client::connect(&dirs, Path::new("/mnt")).unwrap();
+        assert!(none.is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@
 //! here is answered there, everything else takes its request along into a task. The rooms inside:
 //! [`inode`] and [`handle`] hold what is open, [`known`] what the store said lately, [`dir`] a
 //! listing under way; `namespace`, `open`, `read`, `write`, `setattr`, `remove` and `rename` are
-//! the operations.
+//! the operations; `going` keeps the bytes of files that are removed while they are open.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -34,6 +34,7 @@ pub mod inode;
 pub mod known;
 pub mod name;
 
+mod going;
 mod namespace;
 mod open;
 mod read;

@@ -3,6 +3,8 @@
 //!
 //! Each test runs on both doors. They need root, /dev/fuse and, for the ring, `enable_uring`.
 
+#[path = "semantics/going.rs"]
+mod going;
 mod world;
 
 use std::fs::{self, File, OpenOptions};
@@ -303,6 +305,36 @@ fn a_file_renamed_while_it_is_written_goes_on_under_its_new_name() {
         close(file).unwrap();
         assert_eq!(world.store.bytes("a").unwrap(), "12");
         assert_eq!(world.store.bytes("a.part"), None);
+    });
+}
+
+/// A truncation waits for the bytes that stay. The release of another descriptor in that time found
+/// nothing dirty and let the file go; the truncation then cut what nobody published, and said yes.
+#[test]
+fn a_truncation_is_not_lost_when_another_descriptor_is_closed_meanwhile() {
+    on_both_doors(|world| {
+        world.store.plant("a", "0123456789");
+        let writer = OpenOptions::new()
+            .write(true)
+            .open(world.path("a"))
+            .unwrap();
+        let gate = world.store.gate(Call::Get);
+        world.store.calls();
+        std::thread::scope(|scope| {
+            let path = world.path("a");
+            let cutting = scope.spawn(move || nix::unistd::truncate(&path, 4));
+            while !world.store.calls().iter().any(|it| it.0 == Call::Get) {
+                std::thread::yield_now();
+            }
+            close(writer).unwrap();
+            while world.filesystem.stats().file_handles > 0 {
+                std::thread::yield_now();
+            }
+            gate.open();
+            cutting.join().unwrap().unwrap();
+        });
+        assert_eq!(world.store.bytes("a").unwrap(), "0123");
+        assert_eq!(fs::read(world.path("a")).unwrap(), b"0123");
     });
 }
 

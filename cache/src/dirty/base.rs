@@ -1,5 +1,6 @@
-//! Brings a file's base here before the first write that keeps some of it: ranged GETs of 8 MiB
-//! with `If-Match`, several at once, into the file's buffers and on to the staging file.
+//! Brings a file's base here before the first write that keeps some of it: from the read cache what
+//! it has, else by ranged GETs of 8 MiB with `If-Match`, several at once, into the file's buffers
+//! and on to the staging file.
 //!
 //! The fetch runs in a task of its own: the waiters join it, and one that gives up does not stop
 //! it. Until it has succeeded the content is not looked at, and reads go to the store's bytes; so a
@@ -7,6 +8,7 @@
 //!
 //! A cut that comes first is fetched for: only what stays is brought, and the cut is done with it.
 
+use std::io;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -18,6 +20,7 @@ use super::memory::duplicate;
 use super::state::{Arrival, Source};
 use super::{DirtyFile, WriteError};
 use crate::extent::Extent;
+use crate::memory::BLOCK;
 use crate::object::ObjectId;
 use crate::store::{Lane, StoreError, StoreErrorKind};
 
@@ -62,11 +65,25 @@ impl Inner {
         }
     }
 
-    /// Fetches `extent` of `id` into the content.
+    /// Fetches `extent` of `id` into the content, from the read cache as far as it has it.
     async fn fetch(self: &Arc<Self>, id: &ObjectId, extent: Extent) -> Result<(), WriteError> {
-        let store = &self.writer.store;
-        let mut fetched = store.get(id, extent, Lane::Interactive).await?;
         let mut at = extent.offset;
+        while at < extent.end() {
+            let part = Extent::between(at, extent.end().min((at / BLOCK + 1) * BLOCK));
+            let Some(bytes) = self.writer.reader.peek(id, part).await else {
+                break;
+            };
+            for bytes in bytes.chunks(self.writer.memory.pool.buffer_max as usize) {
+                self.fill(at, bytes).await?;
+                at += bytes.len() as u64;
+            }
+        }
+        if at == extent.end() {
+            return Ok(());
+        }
+        let store = &self.writer.store;
+        let rest = Extent::between(at, extent.end());
+        let mut fetched = store.get(id, rest, Lane::Interactive).await?;
         while let Some(bytes) = fetched.body.chunk().await? {
             if bytes.len() as u64 > extent.end() - at {
                 return Err(broken("the store sent more than was asked for"));
@@ -128,7 +145,14 @@ impl Arriving {
         let mut fetches = stream::iter(starts)
             .map(|start| {
                 let extent = Extent::between(start, keep.min(start + FETCH));
-                inner.fetch(&id, extent)
+                let id = &id;
+                async move {
+                    // Whoever wanted it may be gone, and the file may be large.
+                    if inner.state.lock().orphan {
+                        return Err(broken("nobody wants the file any more"));
+                    }
+                    inner.fetch(id, extent).await
+                }
             })
             .buffer_unordered(FETCHES_MAX);
         let mut result = Ok(());
@@ -171,7 +195,49 @@ impl Drop for Arriving {
     }
 }
 
+/// Keeps all bytes of a file here while it lives.
+#[derive(Debug)]
+pub struct Held(Arc<Inner>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.state.lock().pins -= 1;
+    }
+}
+
 impl DirtyFile {
+    /// Brings the base here and keeps the bytes from being given up while the result lives: for a
+    /// file whose object is about to go. After [`DirtyFile::discard`] they stay without it. Waits
+    /// for the store, memory and the disk; what the read cache has is not asked for again.
+    ///
+    /// # Errors
+    /// As [`WriteError`]; the file is then as before. ENOSPC comes before anything is fetched if
+    /// the base fits neither the memory nor what the staging disk has left.
+    pub async fn hold(&self) -> Result<Held, WriteError> {
+        let away = {
+            let mut state = self.inner.state.lock();
+            state.pins += 1;
+            match &state.source {
+                Source::Away { size, .. } => *size,
+                Source::Coming { .. } | Source::Here => 0,
+            }
+        };
+        let held = Held(self.inner.clone());
+        let writer = &self.inner.writer;
+        if away > writer.memory.file_max {
+            let free = match &writer.config.staging {
+                Some(staging) => staging.free().await.map_err(WriteError::Staging)?,
+                None => 0,
+            };
+            if away > free {
+                let full = io::Error::from_raw_os_error(libc::ENOSPC);
+                return Err(WriteError::Staging(full));
+            }
+        }
+        self.inner.bring_base(u64::MAX).await?;
+        Ok(held)
+    }
+
     /// Whether the bytes of the base are still in the store only.
     pub fn base_is_away(&self) -> bool {
         !matches!(self.inner.state.lock().source, Source::Here)

@@ -84,7 +84,7 @@ pub(crate) struct State {
     pub(crate) here: Option<ObjectId>,
     /// Nobody wants it published any more.
     pub(crate) orphan: bool,
-    /// Writers at work: the content must not go away under them.
+    /// Writers at work, and holders: the content must not go away under them.
     pub(crate) pins: u32,
 }
 

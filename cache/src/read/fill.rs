@@ -509,17 +509,22 @@ fn cut(list: &[(u64, Bytes)], extent: Extent) -> Vec<Bytes> {
     pieces
 }
 
-/// One buffer of their own for pieces that follow one another.
+/// Copies of pieces in order, joined where one follows another: a gap stays a gap.
 pub(super) fn compact(pieces: Vec<(u64, Bytes)>) -> Vec<(u64, Bytes)> {
-    let Some(&(offset, _)) = pieces.first() else {
-        return pieces;
+    let adjacent = |before: &(u64, Bytes), after: &(u64, Bytes)| {
+        before.0.checked_add(before.1.len() as u64) == Some(after.0)
     };
-    let len = pieces.iter().map(|(_, piece)| piece.len()).sum();
-    let mut all = Vec::with_capacity(len);
-    for (_, piece) in &pieces {
-        all.extend_from_slice(piece);
-    }
-    vec![(offset, all.into())]
+    pieces
+        .chunk_by(adjacent)
+        .map(|run| {
+            let len = run.iter().map(|(_, piece)| piece.len()).sum();
+            let mut joined = Vec::with_capacity(len);
+            for (_, piece) in run {
+                joined.extend_from_slice(piece);
+            }
+            (run[0].0, joined.into())
+        })
+        .collect()
 }
 
 /// What readers are told whose fetch ended without a word, by a panic or because the runtime is

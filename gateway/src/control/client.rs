@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::{Answer, Ask, PATIENCE, path_in, remove};
+use super::{Answer, Ask, PATIENCE, at_short, path_in, remove};
 
 /// A connection to a daemon, for commands. Blocks.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Client {
     }
 
     fn open(path: &Path) -> io::Result<Option<Self>> {
-        match UnixStream::connect(path) {
+        match at_short(path, |path| UnixStream::connect(path)) {
             Ok(stream) => Ok(Some(Self {
                 reader: BufReader::new(stream),
             })),

@@ -34,6 +34,17 @@ pub enum Source {
     Clean(Arc<Stream>),
 }
 
+impl Source {
+    /// Whether both are the same place.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Dirty(one), Self::Dirty(other)) => Arc::ptr_eq(one, other),
+            (Self::Clean(one), Self::Clean(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
 impl FileHandle {
     /// A handle on `inode`.
     pub fn new(inode: Arc<Inode>, writable: bool, passthrough: bool) -> Self {

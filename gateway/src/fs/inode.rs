@@ -8,11 +8,15 @@
 //!
 //! Numbers are never used twice, so the kernel's generation stays 0.
 //!
+//! One file may have two inodes for a while: readers that the kernel serves from the cache file by
+//! itself keep theirs when somebody writes, and everybody else gets its *successor*
+//! ([`Table::succeed`]). Both show the same `st_ino`, for it is the same file.
+//!
 //! Lock order: the table, then one inode's state. Neither is held across an await.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ackfs_cache::dirty::DirtyFile;
 use ackfs_cache::object::{ETag, Key, ObjectId};
@@ -20,6 +24,7 @@ use ackfs_cache::store::Metadata;
 use parking_lot::Mutex;
 
 use super::attr::{FileAttr, Kind};
+use crate::fuse::abi::{Attr, EntryOut};
 
 /// The root's number (FUSE_ROOT_ID).
 pub const ROOT: u64 = 1;
@@ -29,6 +34,11 @@ pub const ROOT: u64 = 1;
 pub struct Inode {
     /// Its number.
     pub ino: u64,
+    /// What stat(2) shows: its number, or that of the first inode that this one is a successor of.
+    pub shown_ino: u64,
+    /// Whether it came of a write beside passthrough: it is not passed through again, so that its
+    /// readers see what is written from then on.
+    pub is_successor: bool,
     /// What it is; that never changes.
     pub kind: Kind,
     /// The rest.
@@ -36,6 +46,24 @@ pub struct Inode {
     /// Held while its version at the store is being changed or asked for by an open, so that two
     /// opens or an open and a publish do not cross. Taken before any lock of the table.
     pub publishing: tokio::sync::Mutex<()>,
+}
+
+impl Inode {
+    /// What stat(2) shows.
+    pub fn attr(&self, state: &State) -> Attr {
+        let mut attr = state.attr_now().to_wire(self.shown_ino);
+        if state.unlinked {
+            attr.nlink = 0;
+        }
+        attr
+    }
+
+    /// An answer to LOOKUP, believed for `valid`.
+    pub fn entry(&self, state: &State, valid: Duration) -> EntryOut {
+        let mut entry = state.attr_now().to_entry(self.ino, valid);
+        entry.attr = self.attr(state);
+        entry
+    }
 }
 
 /// A failure that its caller knows of.
@@ -58,10 +86,14 @@ pub struct State {
     pub name: Box<str>,
     /// Whether `parent` and `name` still lead here.
     pub attached: bool,
+    /// Its object is about to go, see `going.rs`: who would open it waits for `publishing`.
+    pub leaving: bool,
     /// Removed by this mount: nothing is published any more.
     pub unlinked: bool,
-    /// References that the kernel holds.
+    /// References that the kernel holds, and one of the inode that this is the successor of.
     pub lookups: u64,
+    /// Who has the name now, see [`Table::succeed`].
+    pub successor: Option<Arc<Inode>>,
     /// Open handles.
     pub handles: u32,
     /// Of these, for writing.
@@ -126,6 +158,11 @@ impl State {
         self.dirty = Some(dirty);
     }
 
+    /// Whether neither a name nor a handle leads to it any more.
+    pub fn is_gone(&self) -> bool {
+        self.unlinked && self.handles == 0
+    }
+
     /// Whether nothing needs the inode any more.
     fn is_idle(&self) -> bool {
         self.lookups == 0 && self.handles == 0 && self.dirty.is_none()
@@ -172,6 +209,8 @@ impl NewInode {
     fn into_inode(self, ino: u64) -> Inode {
         Inode {
             ino,
+            shown_ino: ino,
+            is_successor: false,
             kind: self.attr.kind,
             publishing: tokio::sync::Mutex::new(()),
             state: Mutex::new(State {
@@ -179,8 +218,10 @@ impl NewInode {
                 parent: self.parent,
                 name: self.name,
                 attached: true,
+                leaving: false,
                 unlinked: false,
                 lookups: 0,
+                successor: None,
                 handles: 0,
                 writers: 0,
                 attr: self.attr,
@@ -286,6 +327,40 @@ impl Table {
         self.inner.lock().detach(inode);
     }
 
+    /// The name leads to a new inode of the same file from now on, which the kernel finds when it
+    /// looks the name up again. The old one stays with those who have it open.
+    pub fn succeed(&self, old: &Inode) {
+        let mut inner = self.inner.lock();
+        let (parent, name, mut new) = {
+            let state = old.state.lock();
+            if !state.attached || state.unlinked {
+                return;
+            }
+            let new = NewInode {
+                parent: state.parent,
+                name: state.name.clone(),
+                key: state.key.clone(),
+                attr: state.attr,
+                version: state.version.clone(),
+                metadata: state.metadata.clone(),
+                checked: state.checked,
+                dirty: None,
+            };
+            (state.parent, state.name.clone(), new.into_inode(inner.next))
+        };
+        new.shown_ino = old.shown_ino;
+        new.is_successor = true;
+        // The kernel may look it up and forget it at once, before it looks it up to keep it
+        // (`fuse_dentry_revalidate`): the old one holds it as long as itself lives.
+        new.state.lock().lookups = 1;
+        let new = Arc::new(new);
+        inner.next += 1;
+        inner.detach(old);
+        inner.by_name.insert((parent, name), new.ino);
+        inner.by_ino.insert(new.ino, new.clone());
+        old.state.lock().successor = Some(new);
+    }
+
     /// `inode` is now called `name` in `parent`; whatever was called so is detached and given.
     pub fn rename(
         &self,
@@ -322,6 +397,10 @@ impl Table {
         let mut inner = self.inner.lock();
         let (parent, name) = {
             let state = inode.state.lock();
+            if !state.attached {
+                // Whatever is called so by now is another file.
+                return;
+            }
             (state.parent, state.name.clone())
         };
         inner.unlist(parent, &name);
@@ -412,5 +491,10 @@ impl Inner {
         }
         self.detach(inode);
         self.by_ino.remove(&inode.ino);
+        let successor = inode.state.lock().successor.take();
+        if let Some(successor) = successor {
+            successor.state.lock().lookups -= 1;
+            self.collect(&successor);
+        }
     }
 }

@@ -200,6 +200,12 @@ impl KnownNames {
         };
     }
 
+    /// Nothing is known of the name any more, nor of what else is in `dir`.
+    pub fn drop_name(&self, dir: u64, name: &str) {
+        self.singles.invalidate(&(dir, name.into()));
+        self.drop_directory(dir);
+    }
+
     /// Nothing is known of `dir` any more.
     pub fn drop_directory(&self, dir: u64) {
         self.snapshots.invalidate(&dir);
@@ -259,6 +265,17 @@ mod tests {
         assert_eq!(known.get(7, "a", now).unwrap().what, Some(file()));
         known.changed(7, "a", None);
         assert_eq!(known.get(7, "a", now).unwrap().what, None);
+    }
+
+    /// A rename that copied and could not delete entered its new name as absent, though it is there.
+    #[test]
+    fn a_dropped_name_is_neither_there_nor_absent() {
+        let known = KnownNames::new(TTL, TTL);
+        let now = Instant::now();
+        known.put_listing(7, now, HashMap::new());
+        known.put(7, "a", None, now);
+        known.drop_name(7, "a");
+        assert_eq!(known.get(7, "a", now), None);
     }
 
     #[test]

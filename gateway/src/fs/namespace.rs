@@ -45,7 +45,7 @@ impl Filesystem {
             let mut state = child.state.lock();
             if state.is_local() && !state.unlinked {
                 state.lookups += 1;
-                let entry = state.attr_now().to_entry(child.ino, Duration::ZERO);
+                let entry = child.entry(&state, Duration::ZERO);
                 drop(state);
                 return responder.entry(&entry);
             }
@@ -110,7 +110,7 @@ impl Filesystem {
     fn answer_found(&self, dir: &Arc<Inode>, name: &str, found: &Found, responder: Responder) {
         let inode = self.reference(dir, name, &found.what, found.metadata.clone(), found.begun);
         let valid = self.known.remaining(true, found.begun, Instant::now());
-        let entry = inode.state.lock().attr_now().to_entry(inode.ino, valid);
+        let entry = inode.entry(&inode.state.lock(), valid);
         responder.entry(&entry);
     }
 
@@ -325,7 +325,7 @@ impl Filesystem {
                 } else {
                     valid
                 };
-                let attr = state.attr_now().to_wire(inode.ino);
+                let attr = inode.attr(&state);
                 drop(state);
                 return responder.attr(&attr, valid);
             }
@@ -336,7 +336,7 @@ impl Filesystem {
             responder,
             async move {
                 this.revalidate(&inode).await?;
-                let attr = inode.state.lock().attr_now().to_wire(inode.ino);
+                let attr = inode.attr(&inode.state.lock());
                 Ok((attr, this.config.metadata_ttl))
             },
             |responder, (attr, valid)| responder.attr(&attr, valid),
@@ -479,11 +479,11 @@ impl Filesystem {
                 return Err(error);
             }
             this.settle(&inode);
-            let attr = inode.state.lock().attr_now();
-            Ok((attr, inode.ino, this.config.metadata_ttl))
+            let entry = inode.entry(&inode.state.lock(), this.config.metadata_ttl);
+            Ok(entry)
         };
-        self.spawn(context, responder, work, |responder, (attr, ino, valid)| {
-            responder.entry(&attr.to_entry(ino, valid));
+        self.spawn(context, responder, work, |responder, entry| {
+            responder.entry(&entry);
         });
     }
 

@@ -3,9 +3,13 @@
 //! stands here; a new file asks nothing.
 //!
 //! Passthrough: a whole, verified cache file is handed to the kernel for opens that only read. The
-//! kernel wants all opens of one inode to be alike (fs/fuse/iomode.c), so an open that cannot pass
-//! through while others do detaches the inode: ESTALE makes the kernel look the name up again, and
-//! it gets an inode of its own.
+//! kernel wants all opens of one inode to be alike: while one passes through, `fuse_file_io_open`
+//! (fs/fuse/iomode.c) refuses every other that does not. FOPEN_PASSTHROUGH with FOPEN_DIRECT_IO
+//! would bring a writer's reads and writes here, but its mmap would still go to the cache file, and
+//! what it stores there would be published by nobody. So an open that cannot pass through while
+//! others do gives the file a second inode, the successor: ESTALE makes the kernel look the name up
+//! again and find it. The readers keep the version that they opened; a successor is not passed
+//! through, so this comes once to a file that is read and written at once, and not at every write.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ackfs_cache::dirty::Base;
 use ackfs_cache::object::Key;
 
-use super::attr::{FileAttr, Kind};
+use super::attr::Kind;
 use super::dir::Lister;
 use super::error::{Errno, FsError, FsResult};
 use super::handle::{DirHandle, FileHandle};
@@ -82,14 +86,19 @@ impl Filesystem {
         if let Some((object, size)) = clean {
             self.reader.settle(&object, size).await;
         }
+        if inode.state.lock().leaving {
+            // Whether the name is still there afterwards the kernel then finds out.
+            drop(inode.publishing.lock().await);
+            return Err(FsError::plain(libc::ESTALE));
+        }
         let mut state = inode.state.lock();
-        if state.unlinked || !state.attached {
+        if state.leaving || state.unlinked || !state.attached {
             return Err(FsError::plain(libc::ESTALE));
         }
         let mut out = OpenOut::default();
         if !self.pass_through(inode, &mut state, flags, &mut out) {
             drop(state);
-            self.inodes.detach(inode);
+            self.inodes.succeed(inode);
             return Err(FsError::plain(libc::ESTALE));
         }
         let passthrough = out.open_flags & FOPEN_PASSTHROUGH != 0;
@@ -140,6 +149,7 @@ impl Filesystem {
         }
         let wanted = !writes(flags)
             && state.handles == 0
+            && !inode.is_successor
             && !state.is_local()
             && state.attr.size >= PASSTHROUGH_MIN;
         let (true, Some(kernel), Some(object)) = (wanted, self.kernel.get(), state.object()) else {
@@ -169,7 +179,7 @@ impl Filesystem {
             let mut state = inode.state.lock();
             if state.backing.is_some() {
                 drop(state);
-                self.inodes.detach(inode);
+                self.inodes.succeed(inode);
                 return Err(FsError::plain(libc::ESTALE));
             }
             state.attr.mtime = SystemTime::now();
@@ -186,7 +196,19 @@ impl Filesystem {
             }
         };
         match local {
-            Some(dirty) => Ok(dirty.set_size(0).await?),
+            Some(dirty) => {
+                dirty.set_size(0).await?;
+                let settled = {
+                    let state = inode.state.lock();
+                    let held = state.dirty.as_ref();
+                    held.is_none_or(|held| !Arc::ptr_eq(held, &dirty))
+                };
+                if settled {
+                    // Its last writer was released meanwhile, and took the bytes that were cut.
+                    return Box::pin(self.truncate_at_open(inode)).await;
+                }
+                Ok(())
+            }
             None => {
                 self.inodes.unsettled(inode);
                 Ok(())
@@ -212,23 +234,22 @@ impl Filesystem {
             Err(error) => return Context::new("create", parent).fail(responder, &error),
         };
         if new {
-            let (attr, fh) = {
+            let (entry, fh) = {
                 let mut state = inode.state.lock();
                 let fh = self.take_handle(&inode, &mut state, writes(flags), false);
-                (state.attr_now(), fh)
+                (inode.entry(&state, self.config.metadata_ttl), fh)
             };
             let open = OpenOut {
                 fh,
                 ..OpenOut::default()
             };
-            return responder.create(&self.created(attr, inode.ino), &open);
+            return responder.create(&entry, &open);
         }
         let this = self.this();
         let context = Context::of("create", &inode);
         let work = async move {
             let open = this.open_inode(&inode, flags).await;
-            let attr = inode.state.lock().attr_now();
-            let entry = this.created(attr, inode.ino);
+            let entry = inode.entry(&inode.state.lock(), this.config.metadata_ttl);
             if open.is_err() {
                 // The kernel does not get the reference that was taken for it.
                 this.inodes.forget(inode.ino, 1);
@@ -238,10 +259,6 @@ impl Filesystem {
         self.spawn(context, responder, work, |responder, (entry, open)| {
             responder.create(&entry, &open);
         });
-    }
-
-    fn created(&self, attr: FileAttr, ino: u64) -> crate::fuse::abi::EntryOut {
-        attr.to_entry(ino, self.config.metadata_ttl)
     }
 
     /// The inode to create, and whether it is new. A name that is known to be taken is opened, or
@@ -337,7 +354,7 @@ impl Filesystem {
                 self.spawn(context, responder, task, |responder, ()| responder.empty());
             }
             _ => {
-                if last_writer {
+                if last_writer || inode.state.lock().is_gone() {
                     self.settle(&inode);
                 }
                 self.inodes.collect(&inode);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::error::{FsError, FsResult};
-use super::handle::Source;
+use super::handle::{FileHandle, Source};
 use super::{Context, Filesystem};
 use crate::fuse::Responder;
 
@@ -30,17 +30,39 @@ impl Filesystem {
             key: handle.inode.state.lock().key.clone(),
         };
         let mut interrupt = responder.interrupt();
+        let this = self.this();
         self.runtime.spawn(async move {
             let result = {
                 let buf = responder.buffer(len);
                 tokio::select! {
-                    result = read_from(&source, offset, buf) => result,
+                    result = this.read_waiting(&handle, &source, offset, buf) => result,
                     () = interrupt.interrupted() => Err(FsError::plain(libc::EINTR)),
                 }
             };
             drop(handle);
             context.finish(responder, result, Responder::filled);
         });
+    }
+
+    /// Reads from `source`. One that is not there any more may have been moved by us meanwhile: a
+    /// rename, an unlink or a publish shows its outcome here only after it has happened at the
+    /// store. So who meets ESTALE waits for what is under way and looks again, once.
+    async fn read_waiting(
+        &self,
+        handle: &FileHandle,
+        source: &Source,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> FsResult<usize> {
+        let stale = match read_from(source, offset, buf).await {
+            Err(error) if error.errno.0 == libc::ESTALE => error,
+            result => return result,
+        };
+        drop(handle.inode.publishing.lock().await);
+        match handle.source(&self.reader) {
+            Some(now) if !now.is(source) => read_from(&now, offset, buf).await,
+            _ => Err(stale),
+        }
     }
 }
 

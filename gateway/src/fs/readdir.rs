@@ -149,7 +149,7 @@ impl Filesystem {
             (None, None) => return true,
         };
         if !plus {
-            let ino = child.map_or(UNKNOWN_INO, |child| child.ino);
+            let ino = child.map_or(UNKNOWN_INO, |child| child.shown_ino);
             return out.dirent(ino, next, kind.dirent(), name);
         }
         let now = Instant::now();
@@ -166,7 +166,7 @@ impl Filesystem {
             (None, Some(what)) => self.reference(dir, &item.name, what, None, begun),
             (None, None) => return true,
         };
-        let entry = inode.state.lock().attr_now().to_entry(inode.ino, valid);
+        let entry = inode.entry(&inode.state.lock(), valid);
         let fits = out.direntplus(&entry, next, kind.dirent(), name);
         if !fits {
             self.inodes.forget(inode.ino, 1);

@@ -1,4 +1,5 @@
-//! unlink and rmdir. Both are at the store when they are answered.
+//! unlink and rmdir. Both are at the store when they are answered. Who has a file open that is
+//! removed keeps its bytes.
 
 use ackfs_cache::object::Key;
 
@@ -17,6 +18,7 @@ impl Filesystem {
         };
         let this = self.this();
         let context = Context::of("unlink", &dir);
+        let mut interrupt = responder.interrupt();
         let work = async move {
             let key = Key::new(file_key(&dir.state.lock().key, name.as_bytes())?);
             let Some(inode) = this.inodes.child(dir.ino, &name) else {
@@ -29,24 +31,16 @@ impl Filesystem {
                 return Err(FsError::plain(libc::EISDIR));
             }
             // A publish under way would bring the object back.
-            let _guard = inode.publishing.lock().await;
-            let (dirty, never_published) = {
-                let mut state = inode.state.lock();
-                state.unlinked = true;
-                (state.dirty.clone(), state.version.is_none())
-            };
+            let lock = || inode.publishing.lock();
+            let (_guard, brought) = this.leave(&inode, &mut interrupt, lock).await?;
+            let never_published = inode.state.lock().version.is_none();
             if !never_published && let Err(error) = this.store.delete(&key, None).await {
-                inode.state.lock().unlinked = false;
+                this.stay(&inode, brought);
                 return Err(error.into());
             }
-            this.inodes.detach(&inode);
+            this.gone(&inode, brought).await;
             this.known.changed(dir.ino, &name, None);
             this.keep(&dir);
-            if let Some(dirty) = dirty {
-                // Whoever has it open goes on reading and writing it here; nothing is published.
-                dirty.discard().await;
-                this.settle(&inode);
-            }
             Ok(())
         };
         self.spawn(context, responder, work, |responder, ()| responder.empty());

@@ -2,12 +2,13 @@
 //! A file with bytes not yet published is published first, so that there is something to copy.
 //!
 //! Between the two steps both names are there; a crash between them leaves both, and loses nothing.
+//! Who has the file open that the rename replaces keeps its bytes.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use ackfs_cache::dirty::Base;
-use ackfs_cache::object::{Key, ObjectId};
+use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, StoreErrorKind};
 
 use super::attr::Kind;
@@ -16,10 +17,20 @@ use super::inode::Inode;
 use super::known::Listed;
 use super::name::file_key;
 use super::{Context, Filesystem};
-use crate::fuse::Responder;
+use crate::fuse::{Interrupt, Responder};
 
 /// RENAME_NOREPLACE of renameat2(2).
 const NOREPLACE: u32 = 1;
+
+/// A file under both its names.
+struct Copied {
+    source: ObjectId,
+    target: Key,
+    /// The copy's version.
+    etag: ETag,
+    /// Somebody else's version was copied, not the one that was known here.
+    is_newer: bool,
+}
 
 impl Filesystem {
     pub(super) fn rename(
@@ -42,7 +53,11 @@ impl Filesystem {
         };
         let this = self.this();
         let context = Context::of("rename", &source.0);
-        let work = async move { this.rename_file(&source, &target, flags).await };
+        let mut interrupt = responder.interrupt();
+        let work = async move {
+            this.rename_file(&source, &target, flags, &mut interrupt)
+                .await
+        };
         self.spawn(context, responder, work, |responder, ()| responder.empty());
     }
 
@@ -51,6 +66,7 @@ impl Filesystem {
         (dir, name): &(Arc<Inode>, Box<str>),
         (new_dir, new_name): &(Arc<Inode>, Box<str>),
         flags: u32,
+        interrupt: &mut Interrupt,
     ) -> FsResult<()> {
         // The kernel looked both names up before it asked.
         let inode = self
@@ -79,41 +95,52 @@ impl Filesystem {
         // No publish of either may cross. Two renames lock alike: in order of the numbers.
         let mut both: Vec<&Arc<Inode>> = std::iter::once(&inode).chain(&replaced).collect();
         both.sort_by_key(|inode| inode.ino);
-        let mut guards = Vec::with_capacity(2);
-        for inode in both {
-            guards.push(inode.publishing.lock().await);
-        }
-        let source = inode
-            .state
-            .lock()
-            .object()
-            .ok_or(FsError::plain(libc::ENOENT))?;
-        let key = file_key(&new_dir.state.lock().key, new_name.as_bytes())?;
-        let target = Key::new(key.as_str());
-        let condition = if flags & NOREPLACE != 0 {
-            Condition::Absent
-        } else {
-            Condition::None
+        let lock = async || {
+            let mut guards = Vec::with_capacity(2);
+            for inode in &both {
+                guards.push(inode.publishing.lock().await);
+            }
+            guards
         };
-        let (source, etag) = self.copy_newest(source, &target, flags, &condition).await?;
+        let (_guards, brought) = match &replaced {
+            Some(replaced) => {
+                let (guards, brought) = self.leave(replaced, interrupt, lock).await?;
+                (guards, Some(brought))
+            }
+            None => (lock().await, None),
+        };
+        let copied = self.copy_to(&inode, new_dir, new_name, flags).await;
+        if let (Some(replaced), Some(brought)) = (&replaced, brought) {
+            match &copied {
+                Ok(_) => self.gone(replaced, brought).await,
+                Err(_) => self.stay(replaced, brought),
+            }
+        }
+        let Copied {
+            source,
+            target,
+            etag,
+            is_newer,
+        } = copied?;
         if let Err(error) = self.store.delete(&source.key, Some(&source.etag)).await
             && error.kind != StoreErrorKind::NotFound
         {
             // Both names are there now, and the caller learns that the rename did not end.
-            self.known.changed(new_dir.ino, new_name, None);
-            self.known.drop_directory(new_dir.ino);
+            self.known.drop_name(new_dir.ino, new_name);
             return Err(error.into());
         }
-        if let Some(replaced) = self.inodes.rename(&inode, new_dir.ino, new_name, &key) {
-            let dirty = {
-                let mut state = replaced.state.lock();
-                state.unlinked = true;
-                state.dirty.clone()
-            };
-            if let Some(dirty) = dirty {
-                dirty.discard().await;
-            }
+        self.keep(dir);
+        Self::touched(new_dir);
+        if is_newer {
+            // The kernel's pages and size are those of the version that was opened here.
+            self.inodes.detach(&inode);
+            self.known.changed(dir.ino, name, None);
+            self.known.drop_name(new_dir.ino, new_name);
+            return Ok(());
         }
+        // Whoever looked the new name up since the copy was made has an inode of the same object.
+        self.inodes
+            .rename(&inode, new_dir.ino, new_name, target.as_str());
         let (what, dirty) = {
             let mut state = inode.state.lock();
             if state.kernel_pages.is_some() && state.kernel_pages == state.version {
@@ -142,9 +169,37 @@ impl Filesystem {
         }
         self.known.changed(dir.ino, name, None);
         self.known.changed(new_dir.ino, new_name, Some(what));
-        self.keep(dir);
-        Self::touched(new_dir);
         Ok(())
+    }
+
+    /// The store's copy of `inode`'s newest version under its new name.
+    async fn copy_to(
+        &self,
+        inode: &Inode,
+        new_dir: &Inode,
+        new_name: &str,
+        flags: u32,
+    ) -> FsResult<Copied> {
+        let source = inode
+            .state
+            .lock()
+            .object()
+            .ok_or(FsError::plain(libc::ENOENT))?;
+        let key = file_key(&new_dir.state.lock().key, new_name.as_bytes())?;
+        let target = Key::new(key);
+        let condition = if flags & NOREPLACE != 0 {
+            Condition::Absent
+        } else {
+            Condition::None
+        };
+        let opened = source.etag.clone();
+        let (source, etag) = self.copy_newest(source, &target, flags, &condition).await?;
+        Ok(Copied {
+            is_newer: source.etag != opened,
+            source,
+            target,
+            etag,
+        })
     }
 
     /// Copies the source's newest version: one that a foreign client replaced since it was looked
@@ -155,7 +210,7 @@ impl Filesystem {
         target: &Key,
         flags: u32,
         condition: &Condition,
-    ) -> FsResult<(ObjectId, ackfs_cache::object::ETag)> {
+    ) -> FsResult<(ObjectId, ETag)> {
         let copied = self
             .store
             .copy(&source, target, CopyMetadata::Keep, condition)

@@ -32,7 +32,7 @@ impl Filesystem {
             if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
                 this.set_metadata(&inode, &set).await?;
             }
-            let attr = inode.state.lock().attr_now().to_wire(inode.ino);
+            let attr = inode.attr(&inode.state.lock());
             Ok((attr, this.config.metadata_ttl))
         };
         self.spawn(context, responder, work, |responder, (attr, valid)| {
@@ -44,35 +44,62 @@ impl Filesystem {
         if inode.kind == Kind::Directory {
             return Err(FsError::plain(libc::EISDIR));
         }
-        let open_for_writing = inode.state.lock().writers > 0;
+        let (open_for_writing, passed_through) = {
+            let state = inode.state.lock();
+            (state.writers > 0, state.backing.is_some())
+        };
+        if passed_through {
+            // Those who have it open read the cache file, which does not change: see `open.rs`.
+            self.inodes.succeed(inode);
+            return Err(FsError::plain(libc::ESTALE));
+        }
         if !open_for_writing {
             let local = inode.state.lock().is_local();
             if !local {
                 self.revalidate(inode).await?;
             }
         }
-        let dirty = self.dirty_of(inode)?;
-        dirty.set_size(size).await?;
-        {
+        // A writer for as long as this lasts: the release of another must not settle the file
+        // while its base is on its way, or what is cut here would be cut from nothing.
+        inode.state.lock().writers += 1;
+        let cut = match self.dirty_of(inode) {
+            Ok(dirty) => dirty.set_size(size).await.map_err(FsError::from),
+            Err(error) => Err(error),
+        };
+        let others = {
             let mut state = inode.state.lock();
-            state.attr.mtime = SystemTime::now();
-            state.mtime_set = false;
-            state.told = None;
+            state.writers -= 1;
+            if cut.is_ok() {
+                state.attr.mtime = SystemTime::now();
+                state.mtime_set = false;
+                state.told = None;
+            }
+            state.writers > 0
+        };
+        if others {
+            return cut;
         }
-        if inode.state.lock().writers > 0 {
-            return Ok(());
+        if cut.is_err() && !self.is_dirty(inode) {
+            self.settle(inode);
+            return cut;
         }
         // Nobody's close will publish it.
         match self.publish(inode).await {
             Ok(()) => {
                 self.settle(inode);
-                Ok(())
+                cut
             }
             Err(error) => {
                 self.give_up(inode, None).await;
                 Err(error)
             }
         }
+    }
+
+    /// Whether a publish of the inode has something to send.
+    fn is_dirty(&self, inode: &Inode) -> bool {
+        let state = inode.state.lock();
+        state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
     }
 
     async fn set_metadata(&self, inode: &Arc<Inode>, set: &SetAttr) -> FsResult<()> {
@@ -102,6 +129,13 @@ impl Filesystem {
             }
         }
         let _guard = inode.publishing.lock().await;
+        {
+            let mut state = inode.state.lock();
+            if state.unlinked {
+                apply(&mut state);
+                return Ok(());
+            }
+        }
         self.revalidate(inode).await?;
         let (id, before, metadata) = {
             let mut state = inode.state.lock();

@@ -91,7 +91,7 @@ impl Filesystem {
     fn publish_for(&self, op: &'static str, ino: u64, inode: &Arc<Inode>, responder: Responder) {
         let dirty = {
             let state = inode.state.lock();
-            state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty()) && !state.unlinked
+            state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
         };
         if !dirty {
             return responder.empty();
@@ -190,12 +190,14 @@ impl Filesystem {
         }
     }
 
-    /// The last writer is gone and nothing is dirty: the file is the store's again.
+    /// The last writer is gone and nothing is dirty: the file is the store's again. The bytes of a
+    /// file that has no name any more stay until the last handle is closed: nobody else has them.
     pub(super) fn settle(&self, inode: &Arc<Inode>) {
         {
             let mut state = inode.state.lock();
             let clean = state.dirty.as_ref().is_some_and(|dirty| !dirty.is_dirty());
-            if state.writers > 0 || !(clean || state.unlinked) {
+            let is_wanted = (state.unlinked || state.leaving) && state.handles > 0;
+            if state.writers > 0 || is_wanted || !(clean || state.unlinked) {
                 return;
             }
             if let Some(dirty) = state.dirty.take() {

@@ -13,6 +13,7 @@ mod life;
 mod listing;
 mod model;
 mod names;
+mod passthrough;
 mod race;
 mod reads;
 mod writes;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ("listing", listing::CLAIMS),
         ("model", model::CLAIMS),
         ("names", names::CLAIMS),
+        ("passthrough", passthrough::CLAIMS),
         ("race", race::CLAIMS),
         ("reads", reads::CLAIMS),
         ("writes", writes::CLAIMS),

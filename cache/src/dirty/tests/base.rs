@@ -1,6 +1,7 @@
 //! Files over a version that is in the store.
 
 use super::*;
+use crate::extent::Extent;
 
 fn keep(world: &World, bytes: Vec<u8>) -> Arc<DirtyFile> {
     let size = bytes.len() as u64;
@@ -167,4 +168,62 @@ async fn a_base_larger_than_memory_is_fetched_into_staging() {
     assert_eq!(contents(&file).await, bytes);
     publish(&file).await.unwrap();
     assert_eq!(world.store.bytes("f").unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_held_base_outlives_its_object() {
+    for staging in [false, true] {
+        let setup = Setup {
+            memory: 256 << 10,
+            staging,
+            ..Setup::default()
+        };
+        let world = setup.build();
+        let bytes = pattern(100 << 10, 1);
+        let file = keep(&world, bytes.clone());
+        let held = file.hold().await.unwrap();
+        assert!(!file.is_dirty());
+        world.store.uproot("f");
+        // Others want memory: what is clean would be given up, because the store had it too.
+        let other = world.writer.begin(Key::new("g"), Base::Absent);
+        other.write(0, &pattern(60 << 10, 2)).await.unwrap();
+        world.writer.free_memory();
+        settle().await;
+        assert_eq!(contents(&file).await, bytes);
+        file.discard().await;
+        drop(held);
+        world.writer.free_memory();
+        settle().await;
+        assert_eq!(contents(&file).await, bytes);
+        file.write(5, b"x").await.unwrap();
+        assert!(!file.is_dirty());
+    }
+}
+
+#[tokio::test]
+async fn a_held_base_is_taken_from_the_read_cache() {
+    let world = world();
+    let bytes = pattern(100 << 10, 1);
+    let size = bytes.len() as u64;
+    let id = ObjectId::new(Key::new("f"), world.store.plant("f", bytes.clone()));
+    let whole = vec![(Extent::new(0, size), bytes.clone().into())];
+    world.writer.reader.adopt(&id, size, whole);
+    let file = world.writer.begin(Key::new("f"), Base::Keep { id, size });
+    let _held = file.hold().await.unwrap();
+    assert_eq!(world.count(Call::Get), 0);
+    assert_eq!(contents(&file).await, bytes);
+}
+
+#[tokio::test]
+async fn what_has_no_room_is_not_held_and_not_fetched() {
+    let setup = Setup {
+        memory: 64 << 10,
+        ..Setup::default()
+    };
+    let world = setup.build();
+    let file = keep(&world, pattern(100 << 10, 1));
+    let error = file.hold().await.unwrap_err();
+    assert!(is_full(&error), "{error}");
+    assert_eq!(world.count(Call::Get), 0);
+    assert!(file.base_is_away());
 }
