@@ -4,8 +4,8 @@
 //! [`Filesystem::handle`] runs on a ring thread and never waits: what can be answered from what is
 //! here is answered there, everything else takes its request along into a task. The rooms inside:
 //! [`inode`] and [`handle`] hold what is open, [`known`] what the store said lately, [`dir`] a
-//! listing under way; `namespace`, `open`, `read`, `write`, `setattr`, `remove` and `rename` are
-//! the operations.
+//! listing under way; `namespace`, `open`, `read`, `write`, `close`, `setattr`, `remove` and `rename`
+//! are the operations.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -34,6 +34,7 @@ pub mod inode;
 pub mod known;
 pub mod name;
 
+mod close;
 mod namespace;
 mod open;
 mod read;
