@@ -1,4 +1,5 @@
 use super::*;
+use crate::fuse::mount::NoSyncRelease;
 use crate::s3::{KindStats, LaneStats};
 
 fn snapshot() -> Snapshot {
@@ -14,6 +15,7 @@ fn snapshot() -> Snapshot {
             max_write: 1 << 20,
             max_background: 64,
             passthrough: false,
+            sync_release: Err(NoSyncRelease::NotOffered),
             kernel_minor: 45,
             readahead_kb: None,
         },
