@@ -412,6 +412,7 @@ fn mount_options(config: &Config) -> MountOptions {
         queue_depth: Some(config.mount.queue_depth),
         memory_bound: Some(PAYLOADS),
         readahead_kb: Some(READAHEAD_KB),
+        extra: config.mount.mount_options.clone(),
         ..MountOptions::default()
     }
 }
