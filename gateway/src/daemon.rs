@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use crate::config::units::Size;
 use crate::config::{CloseWaitsFor, Config, OnConflict, StoreConfig, Transport};
 use crate::control::{Answer, Asked, Socket, Status};
-use crate::fs::{Filesystem, FsConfig};
+use crate::fs::{CloseMode, Filesystem, FsConfig};
 use crate::fuse::mount::{self, MountOptions, Mounted};
 use crate::metrics::{Metrics, Report, Snapshot, listener, transport_of};
 use crate::s3::{self, ConditionalSupport, ConnectError, Honoured, S3Config, S3Store};
@@ -245,6 +245,10 @@ impl Daemon {
         let signals = life::Signals::new()?;
         let mounted = Arc::new(Mounted::mount(&dir, &mount_options(config))?);
         fs.attach(mounted.kernel());
+        fs.set_close_mode(match mounted.info().sync_release {
+            Ok(()) => CloseMode::Release,
+            Err(_) => CloseMode::Flush,
+        });
         mounted.serve_recorded(fs.clone(), metrics.transport_telemetry())?;
         let info = mounted.info();
         let (transport, reason) = transport_of(&info);

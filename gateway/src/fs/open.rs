@@ -94,6 +94,7 @@ impl Filesystem {
             out.open_flags |= FOPEN_KEEP_CACHE;
         }
         state.kernel_pages = state.version.clone();
+        out.open_flags |= self.close_mode().open_flags(writes(flags));
         out.fh = self.take_handle(inode, &mut state, writes(flags), passthrough);
         Ok(out)
     }
@@ -212,6 +213,7 @@ impl Filesystem {
             };
             let open = OpenOut {
                 fh,
+                open_flags: self.close_mode().open_flags(writes(flags)),
                 ..OpenOut::default()
             };
             return responder.create(&self.created(attr, inode.ino), &open);
