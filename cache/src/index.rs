@@ -234,10 +234,16 @@ impl DiskCache {
         }
     }
 
-    /// How many more bytes readahead may bring without outrunning the disk; `None` if the disk is
+    /// How many bytes readahead may have under way without outrunning the disk; `None` if the disk is
     /// slower than the store for so long that nobody waits for it. Never waits.
     pub fn room_ahead(&self, now: Instant) -> Option<u64> {
         self.shared.queue.room(now)
+    }
+
+    /// Waits until the disk has caught up with those who read, or is known to be slower than the
+    /// store: ten seconds at most.
+    pub async fn roomy(&self) {
+        self.shared.queue.roomy().await;
     }
 
     /// Drops what is held of `object`. Never waits.
@@ -296,7 +302,7 @@ impl DiskCache {
 
     /// Waits until all that was queued is done.
     #[cfg(test)]
-    async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         self.after_queue(false).await;
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::held::Held;
 use super::object::Object;
@@ -65,6 +65,8 @@ pub(crate) struct Queue {
     /// A leaf lock.
     inner: Mutex<Inner>,
     added: Condvar,
+    /// Bytes were taken out.
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +133,7 @@ impl Queue {
         inner.stores -= stores;
         inner.bytes -= bytes;
         inner.weigh();
+        self.taken.notify_waiters();
     }
 
     /// Whether bytes of `id` wait to be stored or are being stored.
@@ -140,13 +143,37 @@ impl Queue {
         inner.storing.as_ref() == Some(id) || inner.jobs.iter().any(waits)
     }
 
-    /// How many more bytes readahead had better bring: what is queued now and that together fit.
-    /// `None` without a limit: the disk is slower than the store, and nobody waits for it any more.
+    /// How many bytes readahead had better have under way: twice what still fits, since the disk takes
+    /// some while they come. `None` without a limit: the disk is slower than the store, and nobody
+    /// waits for it any more.
     pub(crate) fn room(&self, now: Instant) -> Option<u64> {
         let inner = self.inner.lock();
         match inner.behind_since {
             Some(since) if now.saturating_duration_since(since) >= PATIENCE => None,
-            _ => Some(QUEUED_BYTES_MAX.saturating_sub(inner.bytes)),
+            _ => Some(2 * QUEUED_BYTES_MAX.saturating_sub(inner.bytes)),
+        }
+    }
+
+    /// Waits until a quarter of the room is free, or nobody waits for the disk any more.
+    pub(crate) async fn roomy(&self) {
+        loop {
+            let taken = self.taken.notified();
+            tokio::pin!(taken);
+            taken.as_mut().enable();
+            let now = Instant::now();
+            let since = {
+                let inner = self.inner.lock();
+                if inner.closed || inner.bytes <= QUEUED_BYTES_MAX / 4 * 3 {
+                    return;
+                }
+                inner.behind_since.unwrap_or(now)
+            };
+            let left = PATIENCE.saturating_sub(now.saturating_duration_since(since));
+            if left.is_zero() {
+                return;
+            }
+            // Either the disk took some, or its time is up: look again.
+            let _ = tokio::time::timeout(left, taken).await;
         }
     }
 
@@ -161,6 +188,7 @@ impl Queue {
                     inner.bytes -= extent.len;
                     inner.stores -= 1;
                     inner.weigh();
+                    self.taken.notify_waiters();
                 }
                 return Next::Job(job);
             }
@@ -183,11 +211,14 @@ impl Queue {
     pub(crate) fn close(&self) {
         self.inner.lock().closed = true;
         self.added.notify_all();
+        self.taken.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
     use crate::object::{ETag, Key};
 
@@ -216,13 +247,31 @@ mod tests {
     fn room_shrinks_with_what_waits_and_patience_with_a_slow_disk_ends() {
         let queue = Queue::default();
         let now = Instant::now();
-        assert_eq!(queue.room(now), Some(QUEUED_BYTES_MAX));
+        assert_eq!(queue.room(now), Some(2 * QUEUED_BYTES_MAX));
         assert!(queue.add(store("a", QUEUED_BYTES_MAX / 2 + 1)));
-        assert_eq!(queue.room(now), Some(QUEUED_BYTES_MAX / 2 - 1));
+        assert_eq!(queue.room(now), Some(QUEUED_BYTES_MAX - 2));
         let late = Instant::now() + PATIENCE;
         assert_eq!(queue.room(late), None);
         assert!(matches!(queue.next(None), Next::Job(Job::Store { .. })));
-        assert_eq!(queue.room(late), Some(QUEUED_BYTES_MAX));
+        assert_eq!(queue.room(late), Some(2 * QUEUED_BYTES_MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_outran_the_disk_waits_for_room_and_not_for_a_disk_that_stands_still() {
+        let mut context = Context::from_waker(Waker::noop());
+        let queue = Queue::default();
+        queue.roomy().await;
+        queue.add(store("a", QUEUED_BYTES_MAX / 2));
+        queue.add(store("b", QUEUED_BYTES_MAX / 2));
+        let mut waits = std::pin::pin!(queue.roomy());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        queue.next(None);
+        assert!(waits.as_mut().poll(&mut context).is_ready());
+        queue.add(store("c", QUEUED_BYTES_MAX / 2));
+        let mut waits = std::pin::pin!(queue.roomy());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        queue.close();
+        assert!(waits.as_mut().poll(&mut context).is_ready());
     }
 
     #[test]

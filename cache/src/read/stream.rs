@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -22,6 +23,8 @@ use crate::store::{StoreError, StoreErrorKind, StoreResult};
 /// Reads longer than this look first whether their last byte is here: copying most of a large read
 /// in vain costs more than the look.
 const LOOK_FIRST: u64 = 64 << 10;
+/// A run shorter than this cannot have filled the disk tier's queue by itself.
+const OUTRUN_MIN: u64 = 32 << 20;
 /// A read looks again when bytes that it found are gone by the time that it takes them. Each such
 /// turn is a race lost to another thread; so many in a row are not races.
 const FRUITLESS_MAX: usize = 1000;
@@ -81,7 +84,9 @@ impl Stream {
         let here = self.copy_all(extent, buf, &mut taken);
         self.follow(&plan, extent);
         if !here {
-            self.demand(extent, &plan, true);
+            if !self.outruns_disk(&plan) {
+                self.demand(extent, &plan, true);
+            }
             return None;
         }
         self.count(&taken);
@@ -156,6 +161,15 @@ impl Stream {
                 return;
             }
         }
+    }
+
+    /// Whether this is a long sequential read that the disk tier cannot follow now. Its readahead has
+    /// stopped; if each of its reads fetched what it misses, the disk would leave out just that.
+    fn outruns_disk(&self, plan: &Plan) -> bool {
+        let long = plan.run > 0 && plan.consumed >= OUTRUN_MIN;
+        let disk = self.cache.disk.as_ref().filter(|_| long);
+        let room = disk.and_then(|disk| disk.room_ahead(Instant::now()));
+        room.is_some_and(|room| room < 16 * BLOCK)
     }
 
     /// Sees to it that what of `extent` is neither here nor on disk is on its way.
@@ -288,6 +302,9 @@ impl Stream {
                     disk = None;
                 }
                 continue;
+            }
+            if let Some(tier) = disk.filter(|_| self.outruns_disk(&plan)) {
+                tier.roomy().await;
             }
             self.demand(Extent::between(at, extent.end()), &plan, disk.is_some());
         }
