@@ -247,7 +247,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dirs = [root.path().join("long/".repeat(60)), root.path().join("b")];
         let socket = Socket::bind(&dirs, Path::new("/mnt")).unwrap();
-        assert!(dirs[0].exists() && !dirs[1].exists(), "the first one serves");
+        assert!(
+            dirs[0].exists() && !dirs[1].exists(),
+            "the first one serves"
+        );
         let error = Socket::bind(&dirs, Path::new("/mnt")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         let serving = daemon(socket, status());
