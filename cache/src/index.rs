@@ -10,7 +10,8 @@
 //!   written by it. What differs is dropped and counted, and the reader asks the store.
 //! - Used bytes never exceed `size_max`, and the filesystem's last free bytes are left to others.
 //! - Nobody waits for storing: bytes are queued to one thread (`disk-keeper`) and left out when it
-//!   is behind, when the disk is full, or when it fails. Losing them costs a fetch.
+//!   is behind, when the disk is full, or when it fails. Losing them costs a fetch, and an object
+//!   with a hole cannot be passed through, so readahead goes no faster than [`DiskCache::room_ahead`].
 //! - One process owns the directory. Files that somebody has open stay readable after eviction.
 //!
 //! Parts: extents and their trust are pure (`held.rs`), as is the choice of victims
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -232,12 +234,31 @@ impl DiskCache {
         }
     }
 
+    /// How many more bytes readahead may bring without outrunning the disk; `None` if the disk is
+    /// slower than the store for so long that nobody waits for it. Never waits.
+    pub fn room_ahead(&self, now: Instant) -> Option<u64> {
+        self.shared.queue.room(now)
+    }
+
     /// Drops what is held of `object`. Never waits.
     pub fn forget(&self, object: &ObjectId) {
         self.shared.queue.cancel(object);
         if let Some(found) = self.shared.map.find(object) {
             self.shared.retire(&found);
         }
+    }
+
+    /// What is missing of `object` if something of it is held, and no more than `missing_max` bytes
+    /// are missing; else nothing. Never waits.
+    pub fn gaps(&self, object: &ObjectId, missing_max: u64) -> Vec<Extent> {
+        let Some(object) = self.shared.map.find(object) else {
+            return Vec::new();
+        };
+        let content = object.content.read();
+        if object.size - content.held.bytes() > missing_max {
+            return Vec::new();
+        }
+        content.held.gaps(Extent::new(0, object.size))
     }
 
     /// The file that holds all of `object`, verified. `None` if it is not whole or not verified
@@ -259,6 +280,13 @@ impl DiskCache {
             return None;
         };
         file.os_file().cloned()
+    }
+
+    /// Waits until what is queued of `object` is stored, if anything is.
+    pub async fn stored(&self, object: &ObjectId) {
+        if self.shared.queue.has(object) {
+            self.after_queue(false).await;
+        }
     }
 
     /// Waits until what was queued is stored and the index is on disk.

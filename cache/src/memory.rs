@@ -54,6 +54,11 @@ impl Pieces {
         self.bytes
     }
 
+    /// The pieces, each with its offset in the object.
+    pub(crate) fn list(&self) -> &[(u64, Bytes)] {
+        &self.list
+    }
+
     /// Copies the bytes from `offset` on into `buf`, up to the first gap. Gives how many.
     pub fn copy(&self, offset: u64, buf: &mut [u8]) -> usize {
         copy(&self.list, offset, buf)

@@ -21,6 +21,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -49,6 +50,16 @@ pub use stream::Stream;
 /// What is adopted in pieces smaller than this is copied, so that it does not keep alive the larger
 /// buffers that it may be cut from.
 const ADOPT_COPY_MAX: u64 = 128 << 10;
+
+/// An object that lacks more than this on disk is not looked for in memory: 64 looks at most.
+const GAPS_MAX: u64 = 64 * BLOCK;
+
+/// Objects smaller than this are not waited for: the disk's queue may hold as much.
+const SETTLE_MIN: u64 = 32 << 20;
+
+/// How long an open waits for the disk: a few times what the queue's bytes take on a disk that
+/// takes them into the page cache.
+const SETTLE_MAX: Duration = Duration::from_millis(200);
 
 /// Bounds of the read path.
 #[derive(Debug, Clone)]
@@ -205,7 +216,48 @@ impl ReadCache {
     /// The file that holds all of `object`, verified, for the kernel's passthrough; `None` if it
     /// is not whole on disk or not yet verified (which this begins). Never waits.
     pub fn whole_file(&self, object: &ObjectId, size: u64) -> Option<Arc<File>> {
-        self.disk.as_ref()?.whole_file(object, size)
+        let disk = self.disk.as_ref()?;
+        let file = disk.whole_file(object, size);
+        if file.is_none() {
+            self.fill_gaps(disk, object, size);
+        }
+        file
+    }
+
+    /// Gives a disk that has nearly all of a large `object` the moment that it needs for the rest,
+    /// so that [`ReadCache::whole_file`] finds it: reading it by passthrough saves many times that.
+    /// Waits for the disk, a fifth of a second at most.
+    pub async fn settle(&self, object: &ObjectId, size: u64) {
+        let Some(disk) = self.disk.as_ref().filter(|_| size >= SETTLE_MIN) else {
+            return;
+        };
+        if disk.gaps(object, GAPS_MAX).is_empty() {
+            return;
+        }
+        self.fill_gaps(disk, object, size);
+        // Too slow is no error: this open is served without passthrough.
+        let _ = tokio::time::timeout(SETTLE_MAX, disk.stored(object)).await;
+    }
+
+    /// Stores what a disk that was behind has left out and memory still has. Without this an object
+    /// of which memory holds the rest would never be whole: what is read from memory is not stored.
+    fn fill_gaps(&self, disk: &DiskCache, object: &ObjectId, size: u64) {
+        let gaps = disk.gaps(object, GAPS_MAX);
+        let Some(known) = self.objects.find(object).filter(|_| !gaps.is_empty()) else {
+            return;
+        };
+        for gap in gaps {
+            for index in gap.offset / BLOCK..gap.end().div_ceil(BLOCK) {
+                let Some(pieces) = self.memory.get(known.number, index) else {
+                    continue;
+                };
+                for run in runs(pieces.list()) {
+                    let list: Vec<Bytes> = run.iter().map(|(_, bytes)| bytes.clone()).collect();
+                    let len = list.iter().map(|bytes| bytes.len() as u64).sum();
+                    disk.store(object, size, Extent::new(run[0].0, len), list);
+                }
+            }
+        }
     }
 
     /// The counters.

@@ -122,6 +122,7 @@ pub struct CacheConfig {
 pub struct MountConfig {
     pub read_only: bool,
     pub allow_other: bool,
+    pub mount_options: Vec<String>,
     pub uid: u32,
     pub gid: u32,
     pub file_mode: u32,
@@ -376,6 +377,11 @@ fn decide_mount(flags: &Flags, host: &Host) -> Result<MountConfig, ConfigError> 
     Ok(MountConfig {
         read_only: flags.read_only.unwrap_or(false),
         allow_other: flags.allow_other.unwrap_or(false),
+        mount_options: flags
+            .mount_options
+            .iter()
+            .flat_map(|list| list.split(',').map(str::to_owned))
+            .collect(),
         uid: flags.uid.unwrap_or(host.uid),
         gid: flags.gid.unwrap_or(host.gid),
         file_mode: flags.file_mode.map_or(0o644, |Mode(bits)| bits),

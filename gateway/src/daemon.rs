@@ -25,9 +25,9 @@ use tokio::task::JoinHandle;
 use crate::config::units::Size;
 use crate::config::{CloseWaitsFor, Config, OnConflict, StoreConfig, Transport};
 use crate::control::{Answer, Asked, Socket, Status};
-use crate::fs::{Filesystem, FsConfig};
+use crate::fs::{CloseMode, Filesystem, FsConfig};
 use crate::fuse::mount::{self, MountOptions, Mounted};
-use crate::metrics::{Metrics, Report, Snapshot, listener, transport_of};
+use crate::metrics::{Metrics, Report, Snapshot, close_mode_of, listener, transport_of};
 use crate::s3::{self, ConditionalSupport, ConnectError, Honoured, S3Config, S3Store};
 
 pub use self::life::End;
@@ -123,6 +123,10 @@ pub struct Ready {
     pub transport_reason: String,
     /// What close() waits for.
     pub close_waits_for: CloseWaitsFor,
+    /// Which close does.
+    pub close_mode: CloseMode,
+    /// Why the mode is not `release`, or empty.
+    pub close_reason: String,
     /// Whether the store honours the conditions that a close sends.
     pub conditional_writes: Honoured,
     /// `--memory`, in bytes.
@@ -138,14 +142,19 @@ impl fmt::Display for Ready {
         let close = match self.close_waits_for {
             CloseWaitsFor::Store => "close waits for the store",
         };
+        let reason = match &*self.close_reason {
+            "" => String::new(),
+            reason => format!(" ({reason})"),
+        };
         write!(
             f,
-            "ready: {} on {}, endpoint {}, transport {}, {close}, conditional writes {}, \
-             cache {} in memory",
+            "ready: {} on {}, endpoint {}, transport {}, {close}, mode {}{reason}, \
+             conditional writes {}, cache {} in memory",
             self.source,
             self.dir.display(),
             self.endpoint,
             self.transport,
+            self.close_mode.as_str(),
             self.conditional_writes,
             Size(self.memory),
         )?;
@@ -286,6 +295,8 @@ impl Daemon {
         };
         let mounted = Arc::new(mount(config, &dir, runtime, &mut signals)?);
         fs.attach(mounted.kernel());
+        let (close_mode, close_reason) = close_mode_of(&mounted.info());
+        fs.set_close_mode(close_mode);
         mounted.serve_recorded(fs.clone(), metrics.transport_telemetry())?;
         let info = mounted.info();
         let (transport, reason) = transport_of(&info);
@@ -296,6 +307,8 @@ impl Daemon {
             transport,
             transport_reason: reason.to_owned(),
             close_waits_for: config.close_waits_for,
+            close_mode,
+            close_reason,
             conditional_writes: conditional_writes(&found.conditional),
             memory: config.cache.memory,
             disk: room.map(|room| (room.dir, config.cache.size)),
@@ -449,6 +462,7 @@ fn mount_options(config: &Config) -> MountOptions {
         queue_depth: Some(config.mount.queue_depth),
         memory_bound: Some(PAYLOADS),
         readahead_kb: Some(READAHEAD_KB),
+        extra: config.mount.mount_options.clone(),
         ..MountOptions::default()
     }
 }

@@ -4,8 +4,8 @@
 //! [`Filesystem::handle`] runs on a ring thread and never waits: what can be answered from what is
 //! here is answered there, everything else takes its request along into a task. The rooms inside:
 //! [`inode`] and [`handle`] hold what is open, [`known`] what the store said lately, [`dir`] a
-//! listing under way; `namespace`, `open`, `read`, `write`, `setattr`, `remove` and `rename` are
-//! the operations; `going` keeps the bytes of files that are removed while they are open.
+//! listing under way; `namespace`, `open`, `read`, `write`, `close`, `setattr`, `remove` and `rename`
+//! are the operations; `going` keeps the bytes of files that are removed while they are open.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -18,6 +18,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio_util::task::TaskTracker;
 
 use self::attr::{Defaults, FileAttr};
+pub use self::close::CloseMode;
 use self::error::{FsError, FsResult};
 use self::handle::{DirHandle, FileHandle, Handles};
 use self::inode::{Inode, Table};
@@ -27,6 +28,7 @@ use crate::fuse::{Handler, Op, Request, Responder};
 
 pub mod attr;
 pub mod burst;
+pub mod close;
 pub mod dir;
 pub mod error;
 pub mod handle;
@@ -97,6 +99,8 @@ pub struct FsStats {
     pub passthrough_opens: u64,
     /// Opens that found another version than the one known.
     pub changed_opens: u64,
+    /// RELEASEs that found dirty bytes and published them; their failures are told to no closer.
+    pub release_publishes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +110,7 @@ struct Counters {
     shadowed_files: AtomicU64,
     passthrough_opens: AtomicU64,
     changed_opens: AtomicU64,
+    release_publishes: AtomicU64,
 }
 
 /// A bucket as a filesystem.
@@ -119,6 +124,7 @@ pub struct Filesystem {
     writer: Arc<Writer>,
     runtime: Runtime,
     kernel: OnceLock<Kernel>,
+    close_mode: OnceLock<CloseMode>,
     inodes: Table,
     files: Handles<FileHandle>,
     dirs: Handles<DirHandle>,
@@ -156,6 +162,7 @@ impl Filesystem {
             writer,
             runtime,
             kernel: OnceLock::new(),
+            close_mode: OnceLock::new(),
             files: Handles::default(),
             dirs: Handles::default(),
             refuse_writers: AtomicBool::new(false),
@@ -168,6 +175,18 @@ impl Filesystem {
     pub fn attach(&self, kernel: Kernel) {
         // A second call would mean two mounts of one filesystem; the first stays.
         let _ = self.kernel.set(kernel);
+    }
+
+    /// What the kernel makes possible. Called once, after the mount and before requests come; without
+    /// it the mode is [`CloseMode::Flush`].
+    pub fn set_close_mode(&self, mode: CloseMode) {
+        // As above: one filesystem is mounted once.
+        let _ = self.close_mode.set(mode);
+    }
+
+    /// What close(2) and its kin mean on this mount.
+    pub fn close_mode(&self) -> CloseMode {
+        self.close_mode.get().copied().unwrap_or_default()
     }
 
     /// From now on opens for writing answer EROFS.
@@ -235,6 +254,7 @@ impl Filesystem {
             shadowed_files: load(&self.counters.shadowed_files),
             passthrough_opens: load(&self.counters.passthrough_opens),
             changed_opens: load(&self.counters.changed_opens),
+            release_publishes: load(&self.counters.release_publishes),
         }
     }
 
@@ -373,9 +393,9 @@ impl Handler for Filesystem {
                 fh, offset, size, ..
             } => self.read(ino, fh, offset, size, responder),
             Op::Write { fh, offset, .. } => self.write(ino, fh, offset, responder),
-            Op::Flush { fh, .. } => self.flush(ino, fh, responder),
-            Op::Fsync { fh, .. } => self.fsync(ino, fh, responder),
-            Op::Release { fh, .. } => self.release(ino, fh, responder),
+            Op::Flush { fh, last, .. } => self.flush(fh, last, responder),
+            Op::Fsync { fh, .. } => self.fsync(fh, responder),
+            Op::Release { fh, .. } => self.release(fh, responder),
             Op::Opendir { .. } => self.opendir(ino, responder),
             Op::Readdir { fh, offset, size } => {
                 self.readdir(ino, fh, offset, size, false, responder);

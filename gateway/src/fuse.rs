@@ -10,6 +10,8 @@
 pub mod abi;
 mod connection;
 mod device;
+#[cfg(test)]
+pub(crate) mod fake;
 mod interrupt;
 pub mod mount;
 pub mod reply;

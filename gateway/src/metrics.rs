@@ -13,7 +13,7 @@ use ackfs_cache::read::ReadStats;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::fs::FsStats;
+use crate::fs::{CloseMode, FsStats};
 use crate::fuse::abi::opcode;
 use crate::fuse::mount::TransportInfo;
 use crate::fuse::{Telemetry, TransportStats};
@@ -21,8 +21,8 @@ use crate::s3::{Kind, StoreStats, StoreTelemetry};
 
 use self::latency::{Family, Latencies};
 pub use self::report::{
-    DiskReport, FilesReport, OperationReport, ReadReport, Report, StoreReport, TransportReport,
-    WriteReport,
+    CloseReport, DiskReport, FilesReport, OperationReport, ReadReport, Report, StoreReport,
+    TransportReport, WriteReport,
 };
 
 pub mod latency;
@@ -168,6 +168,9 @@ const SINGLES: &[Single] = &[
           |s| some(s.write.published)),
     total("ackfs_publish_failures_total", Unit::Count, "Publishes that failed.",
           |s| some(s.write.failed)),
+    total("ackfs_release_publishes_total", Unit::Count,
+          "Publishes that a RELEASE began; their failures are told to no close.",
+          |s| some(s.files.release_publishes)),
     total("ackfs_uploaded_bytes_total", Unit::Bytes, "Bytes of files sent to the store.",
           |s| some(s.write.uploaded_bytes)),
 
@@ -206,10 +209,12 @@ const SINGLES: &[Single] = &[
 
 /// Metrics with labels: name, unit, help, whether it only grows.
 #[rustfmt::skip]
-const LABELLED: [(&str, Unit, &str, bool); 7] = [
+const LABELLED: [(&str, Unit, &str, bool); 8] = [
     ("ackfs_build_info", Unit::Count, "1, with the version.", false),
     ("ackfs_fuse_transport_info", Unit::Count,
      "1, with the door to the kernel and why it is not the ring.", false),
+    ("ackfs_close_mode_info", Unit::Count,
+     "1, with what close() means here and why it is not release.", false),
     ("ackfs_fuse_requests_total", Unit::Count, "The kernel's requests by operation.", true),
     ("ackfs_fuse_errors_total", Unit::Count,
      "Of these, answered by an errno; a missing name is one.", true),
@@ -303,6 +308,9 @@ impl Metrics {
         let (transport, reason) = transport_of(&now.info);
         let labels = [("transport", transport), ("reason", reason)];
         self.set("ackfs_fuse_transport_info", &labels, false, 1.0);
+        let (mode, reason) = close_mode_of(&now.info);
+        let labels = [("mode", mode.as_str()), ("reason", &*reason)];
+        self.set("ackfs_close_mode_info", &labels, false, 1.0);
         for (number, requests) in now.transport.requests.iter().enumerate() {
             let errors = now.transport.errors[number];
             if *requests + errors > 0 {
@@ -346,6 +354,7 @@ impl Metrics {
     /// What `ackfs stats` shows. `dir` and `source` name the mount.
     pub fn report(&self, now: &Snapshot, dir: &str, source: &str) -> Report {
         let (transport, reason) = transport_of(&now.info);
+        let (close_mode, close_reason) = close_mode_of(&now.info);
         Report {
             dir: dir.to_owned(),
             source: source.to_owned(),
@@ -358,6 +367,11 @@ impl Metrics {
                 longest_held_seconds: now.transport.longest_held.as_secs_f64(),
                 interrupts: now.transport.interrupts,
                 panics: now.transport.panics,
+            },
+            close: CloseReport {
+                mode: close_mode.as_str().to_owned(),
+                reason: close_reason,
+                release_publishes: now.files.release_publishes,
             },
             operations: self.operations_of(&now.transport),
             read: ReadReport {
@@ -461,6 +475,14 @@ impl Metrics {
 pub fn transport_of(info: &TransportInfo) -> (&'static str, &str) {
     let name = if info.ring { "uring" } else { "classic" };
     (name, info.reason.as_deref().unwrap_or_default())
+}
+
+/// What close() means on this mount, and why it is not `release`, or nothing.
+pub fn close_mode_of(info: &TransportInfo) -> (CloseMode, String) {
+    match &info.sync_release {
+        Ok(()) => (CloseMode::Release, String::new()),
+        Err(cause) => (CloseMode::Flush, cause.to_string()),
+    }
 }
 
 fn oldest_dirty(stats: &WriteStats) -> Duration {

@@ -120,6 +120,7 @@ fn doctor_looks_at_the_machine_line_by_line() {
         "enable_uring",
         "io_uring_setup",
         "fusermount3",
+        "close mode",
         "open files",
     ] {
         assert!(

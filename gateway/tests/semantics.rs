@@ -15,7 +15,9 @@ use std::time::Duration;
 use ackfs_cache::store::StoreErrorKind;
 use ackfs_cache::store::memory::{Call, Fault};
 
-use world::{close, errno, map_shared, names, on_both_doors, read_write, with_ttl};
+use world::{
+    close, errno, in_release_mode, map_shared, names, on_both_doors, read_write, with_ttl,
+};
 
 #[test]
 fn a_small_file_is_one_put_and_is_there_when_close_returns() {
@@ -497,6 +499,40 @@ fn mmap_after_close_is_published_at_release() {
         drop(map);
         world.drain_until_closed();
         assert_eq!(&world.store.bytes("m").unwrap()[..4], b"late");
+    });
+}
+
+/// What comes of it where the kernel says FUSE_FLUSH_LAST is told in `src/fs/close/tests.rs`.
+#[test]
+fn in_release_mode_a_dup_ed_file_is_one_put_though_no_flush_is_the_last() {
+    in_release_mode(|world| {
+        let mut file = File::create(world.path("a")).unwrap();
+        file.write_all(b"one ").unwrap();
+        let mut dup = file.try_clone().unwrap();
+        close(file).unwrap();
+        assert_eq!(world.writes(), []);
+        dup.write_all(b"two").unwrap();
+        close(dup).unwrap();
+        world.drain_until_closed();
+        assert_eq!(world.store.bytes("a").unwrap(), "one two");
+        assert_eq!(world.writes(), [(Call::Put, "a".to_owned())]);
+        assert_eq!(world.filesystem.stats().lost_files, 0);
+    });
+}
+
+#[test]
+fn in_release_mode_a_mapping_stored_to_after_the_close_is_one_put() {
+    in_release_mode(|world| {
+        let file = read_write(&world.path("m"));
+        file.set_len(8192).unwrap();
+        let mut map = map_shared(&file, 8192);
+        close(file).unwrap();
+        map.write(0, b"late");
+        assert_eq!(world.writes(), []);
+        drop(map);
+        world.drain_until_closed();
+        assert_eq!(&world.store.bytes("m").unwrap()[..4], b"late");
+        assert_eq!(world.writes(), [(Call::Put, "m".to_owned())]);
     });
 }
 

@@ -79,6 +79,7 @@ pub struct Options {
     /// `BUCKET` or `BUCKET/PREFIX`.
     pub source: String,
     endpoint: String,
+    binary: Option<PathBuf>,
     door: Option<Door>,
     dir: Option<PathBuf>,
     cache: Option<PathBuf>,
@@ -100,12 +101,20 @@ impl Options {
         Self {
             source: source.to_owned(),
             endpoint: endpoint.to_owned(),
+            binary: None,
             door: None,
             dir: None,
             cache: None,
             flags: Vec::new(),
             env: env.map(|(name, value)| (name.into(), value.into())).into(),
         }
+    }
+
+    /// By this binary of the gateway; without it by [`ackfs_bin`].
+    #[must_use]
+    pub fn binary(mut self, binary: &Path) -> Self {
+        self.binary = Some(binary.to_owned());
+        self
     }
 
     /// Through this door.
@@ -181,7 +190,8 @@ impl Options {
         let dir = pick(&self.dir, &dir_owned);
         let cache = pick(&self.cache, &cache_owned);
 
-        let mut command = nursery::command(ackfs_bin());
+        let binary = self.binary.clone().unwrap_or_else(ackfs_bin);
+        let mut command = nursery::command(binary);
         command
             .arg("mount")
             .arg(format!("s3://{}", self.source))
@@ -289,6 +299,11 @@ impl Mount {
     /// The line it printed when it was ready.
     pub fn ready_line(&self) -> &str {
         &self.ready
+    }
+
+    /// Whether the last close publishes and each closer waits for RELEASE: a kernel with the patches.
+    pub fn in_release_mode(&self) -> bool {
+        self.ready.contains(", mode release,")
     }
 
     /// The cache directory, if it is the mount's own.

@@ -18,6 +18,8 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
+use crate::posix;
+
 /// What the guardian runs: `$1` is the directory of the process it watches over. MinIO may still
 /// be writing while it is being killed, so the removal is tried until it holds.
 const GUARDIAN: &str = r#"
@@ -89,13 +91,10 @@ pub fn dir(prefix: &str) -> tempfile::TempDir {
         .expect("a directory can be made in the process's own directory")
 }
 
-/// A command that will run `program` and be killed when this process ends.
-///
-/// `setpriv` sets the parent-death signal and becomes `program` by exec, so the child's id is the
-/// program's.
+/// A command that will run `program` and be killed when this process ends, if [`spawn`] starts it.
 pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    let mut command = Command::new(program);
+    posix::die_with_parent(&mut command);
     command
 }
 

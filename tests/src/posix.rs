@@ -1,11 +1,13 @@
 //! System calls that std has no word for.
-#![allow(unsafe_code)] // mmap(2), sigaction(2), pthread_kill(3): claims about mappings and signals need them.
+#![allow(unsafe_code)] // mmap(2), sigaction(2), pthread_kill(3), prctl(2) after fork: no safe words for them.
 
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -43,6 +45,14 @@ pub fn close(file: File) -> Result<(), Errno> {
 pub fn open(path: &Path, flags: OFlag) -> Result<File, Errno> {
     let mode = Mode::from_bits_truncate(0o644);
     nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, mode).map(File::from)
+}
+
+/// Has the kernel kill the command's process when the thread that starts it ends.
+pub fn die_with_parent(command: &mut Command) {
+    let die = || nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call and touches no memory but its
+    // result's.
+    unsafe { command.pre_exec(die) };
 }
 
 /// Renames with flags (renameat2(2)).

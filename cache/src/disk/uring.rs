@@ -26,7 +26,7 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::File as UringFile;
 
 use super::engine::{Engine, Job, QUEUE_MAX, by_engine};
-use super::file::{PIECES_MAX, advance};
+use super::file::{ALLOCATE, PIECES_MAX, advance};
 use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
 use crate::extent::Extent;
 
@@ -35,6 +35,10 @@ const ENTRIES: u32 = 128;
 
 /// Jobs in flight on one ring. Each holds at most one entry at a time.
 const IN_FLIGHT_MAX: usize = 64;
+
+/// Writes of at least so many bytes take their room first, in one piece: a write into room that is
+/// there costs ext4 0.13 s of processor time a GiB, one that reserves it page by page 0.22 s.
+const ROOM_FIRST: u64 = 256 << 10;
 
 /// tokio-uring threads.
 #[derive(Debug)]
@@ -181,6 +185,11 @@ async fn read(file: &File, offset: u64, buf: Vec<u8>) -> (io::Result<()>, Vec<u8
 async fn write(file: &File, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
     let file = duplicate(file)?;
     pieces.retain(|piece| !piece.is_empty());
+    let extent = Extent::new(offset, pieces.iter().map(|piece| piece.len() as u64).sum());
+    if extent.len >= ROOM_FIRST {
+        // Not every filesystem can; the write says what there is to say.
+        let _ = file.fallocate(offset, extent.len, ALLOCATE.bits()).await;
+    }
     while !pieces.is_empty() {
         let rest = pieces.split_off(pieces.len().min(PIECES_MAX));
         let (result, mut batch) = file.writev_at(pieces, offset).await;

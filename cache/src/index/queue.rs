@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -17,6 +17,11 @@ use crate::object::ObjectId;
 
 /// Bytes that wait to be stored.
 pub(crate) const QUEUED_BYTES_MAX: u64 = 32 << 20;
+
+/// How long readahead waits for a disk that is behind. A disk that has not caught up by then is
+/// slower than the store: reading goes on at the store's speed, and what the disk cannot take is
+/// left out.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Jobs to store that wait; each takes memory beside its bytes.
 const QUEUED_STORES_MAX: usize = 4096;
@@ -67,7 +72,22 @@ struct Inner {
     jobs: VecDeque<Job>,
     stores: usize,
     bytes: u64,
+    /// What the bytes belong to that were taken out last and may still be on their way.
+    storing: Option<ObjectId>,
+    /// Since when more than half of the bytes that may wait do.
+    behind_since: Option<Instant>,
     closed: bool,
+}
+
+impl Inner {
+    /// Notes that `bytes` changed.
+    fn weigh(&mut self) {
+        if self.bytes <= QUEUED_BYTES_MAX / 2 {
+            self.behind_since = None;
+        } else if self.behind_since.is_none() {
+            self.behind_since = Some(Instant::now());
+        }
+    }
 }
 
 impl Queue {
@@ -86,6 +106,7 @@ impl Queue {
             }
             inner.bytes += extent.len;
             inner.stores += 1;
+            inner.weigh();
         }
         inner.jobs.push_back(job);
         drop(inner);
@@ -109,16 +130,37 @@ impl Queue {
         });
         inner.stores -= stores;
         inner.bytes -= bytes;
+        inner.weigh();
+    }
+
+    /// Whether bytes of `id` wait to be stored or are being stored.
+    pub(crate) fn has(&self, id: &ObjectId) -> bool {
+        let inner = self.inner.lock();
+        let waits = |job: &Job| matches!(job, Job::Store { id: stored, .. } if stored == id);
+        inner.storing.as_ref() == Some(id) || inner.jobs.iter().any(waits)
+    }
+
+    /// How many more bytes readahead had better bring: what is queued now and that together fit.
+    /// `None` without a limit: the disk is slower than the store, and nobody waits for it any more.
+    pub(crate) fn room(&self, now: Instant) -> Option<u64> {
+        let inner = self.inner.lock();
+        match inner.behind_since {
+            Some(since) if now.saturating_duration_since(since) >= PATIENCE => None,
+            _ => Some(QUEUED_BYTES_MAX.saturating_sub(inner.bytes)),
+        }
     }
 
     /// The next job. Waits for one, until `deadline` if there is one.
     pub(crate) fn next(&self, deadline: Option<Instant>) -> Next {
         let mut inner = self.inner.lock();
+        inner.storing = None;
         loop {
             if let Some(job) = inner.jobs.pop_front() {
-                if let Job::Store { extent, .. } = &job {
+                if let Job::Store { id, extent, .. } = &job {
+                    inner.storing = Some(id.clone());
                     inner.bytes -= extent.len;
                     inner.stores -= 1;
+                    inner.weigh();
                 }
                 return Next::Job(job);
             }
@@ -168,6 +210,34 @@ mod tests {
         assert!(!queue.add(store("c", 1)));
         queue.cancel(&ObjectId::new(Key::new("b"), ETag::new("e")));
         assert!(queue.add(store("c", 1)));
+    }
+
+    #[test]
+    fn room_shrinks_with_what_waits_and_patience_with_a_slow_disk_ends() {
+        let queue = Queue::default();
+        let now = Instant::now();
+        assert_eq!(queue.room(now), Some(QUEUED_BYTES_MAX));
+        assert!(queue.add(store("a", QUEUED_BYTES_MAX / 2 + 1)));
+        assert_eq!(queue.room(now), Some(QUEUED_BYTES_MAX / 2 - 1));
+        let late = Instant::now() + PATIENCE;
+        assert_eq!(queue.room(late), None);
+        assert!(matches!(queue.next(None), Next::Job(Job::Store { .. })));
+        assert_eq!(queue.room(late), Some(QUEUED_BYTES_MAX));
+    }
+
+    #[test]
+    fn an_objects_bytes_are_there_until_the_next_job_is_asked_for() {
+        let queue = Queue::default();
+        let id = |key: &str| ObjectId::new(Key::new(key), ETag::new("e"));
+        queue.add(store("a", 1));
+        queue.add(store("b", 1));
+        assert!(queue.has(&id("a")) && queue.has(&id("b")) && !queue.has(&id("c")));
+        queue.next(None);
+        assert!(queue.has(&id("a")));
+        queue.next(None);
+        assert!(!queue.has(&id("a")) && queue.has(&id("b")));
+        queue.next(Some(Instant::now()));
+        assert!(!queue.has(&id("b")));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::ReadCache;
 use super::fill::{self, Fill, Owner, Rest};
@@ -53,7 +54,8 @@ pub(super) type Held = VecDeque<Weak<Fill>>;
 
 impl ReadCache {
     /// How far readahead may go now. Each run may hold twice what is free in the share: one alone
-    /// gets two thirds of it, and several come to equal parts without knowing of one another.
+    /// gets two thirds of it, and several come to equal parts without knowing of one another. None
+    /// goes farther than the disk tier can follow.
     pub(super) fn limits(&self) -> Limits {
         let bound = self.config.fills.bound();
         let unit = if bound >= 4 * UNIT {
@@ -62,9 +64,12 @@ impl ReadCache {
             (bound / 4).next_multiple_of(64 << 10)
         };
         let free = bound - self.config.fills.used().min(bound);
+        let disk = self.disk.as_ref();
+        let room = disk.and_then(|disk| disk.room_ahead(Instant::now()));
+        let ahead_max = self.config.readahead_max.min(2 * free).min(bound / 4 * 3);
         Limits {
             unit,
-            ahead_max: self.config.readahead_max.min(2 * free).min(bound / 4 * 3),
+            ahead_max: ahead_max.min(room.unwrap_or(u64::MAX)),
         }
     }
 

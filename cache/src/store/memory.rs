@@ -230,6 +230,13 @@ impl MemoryStore {
         std::mem::take(&mut self.state.lock().calls)
     }
 
+    /// How many calls of a kind came since [`MemoryStore::calls`] was asked, without taking them from
+    /// the record: for waiting until one has come.
+    pub fn count_called(&self, call: Call) -> usize {
+        let state = self.state.lock();
+        state.calls.iter().filter(|(kind, _)| *kind == call).count()
+    }
+
     /// How many multipart uploads are under way.
     pub fn uploads(&self) -> usize {
         self.state.lock().uploads.len()

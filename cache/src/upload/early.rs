@@ -5,7 +5,8 @@
 //! second full part is there, and sends a part when the writer has moved past it by another one:
 //! writers that go back do so by a header or a block, seldom by a whole part. A part that is dirtied
 //! after it was sent is sent again at the publish and not before, so no pattern of writes costs
-//! more than one early upload of the file.
+//! more than one early upload of the file. A writer that says that it pauses ([`DirtyFile::pause`])
+//! has its full parts sent without moving past them. Nothing of this makes the object visible.
 //!
 //! Early sending never fails a write: when the store refuses something it stops, and the publish
 //! tries again and reports.
@@ -17,9 +18,9 @@ use futures_util::stream::FuturesUnordered;
 
 use super::parts::{Claim, Upload};
 use super::{Ladder, parts};
-use crate::dirty::WriteError;
 use crate::dirty::file::Inner;
 use crate::dirty::state::State;
+use crate::dirty::{DirtyFile, WriteError};
 use crate::extent::Extent;
 use crate::object::Key;
 use crate::store::{Metadata, Part, StoreErrorKind, UploadId};
@@ -57,6 +58,22 @@ impl State {
             if upload.claim(number, part.len) == Claim::Yours {
                 return Some((upload.id.clone(), upload.key.clone(), number, part));
             }
+        }
+    }
+}
+
+impl DirtyFile {
+    /// The writer pauses, or may have ended: parts that it has filled are sent now instead of when it
+    /// moves past them, so that the publish finds less to do. A file that will go in one request is
+    /// left for that. The object stays as it is. Never waits.
+    pub fn pause(&self) {
+        let begins = {
+            let mut state = self.inner.state.lock();
+            state.early.paused();
+            state.early_part(&self.inner.writer.ladder).is_some()
+        };
+        if begins {
+            self.inner.send_early();
         }
     }
 }

@@ -146,6 +146,8 @@ pub(crate) struct Early {
     cursor: u64,
     /// The lowest number that was not proposed.
     next: u32,
+    /// Up to here the writer has said that it pauses: a part that ends before need not be moved past.
+    paused: u64,
     /// The store refused something: nothing is sent early until the next publish.
     pub(crate) off: bool,
     /// A task sends what is proposed.
@@ -169,16 +171,24 @@ impl Early {
     pub(crate) fn cut(&mut self, size: u64) {
         self.cursor = self.cursor.min(size);
         self.start = self.start.min(size);
+        self.paused = self.paused.min(size);
+    }
+
+    /// The writer pauses where it is.
+    pub(crate) fn paused(&mut self) {
+        self.paused = self.cursor;
     }
 
     /// A publish succeeded: what is written from now on belongs to a new upload.
     pub(crate) fn published(&mut self) {
         self.next = 0;
+        self.paused = 0;
         self.off = false;
         self.start = self.cursor;
     }
 
-    /// The next part that the writer has moved past by a part, if there is one.
+    /// The next part that the writer has moved past by a part, or that it filled before it paused, if
+    /// there is one.
     pub(crate) fn candidate(&self, ladder: &Ladder) -> Option<(u32, Extent)> {
         if self.off || self.cursor < 2 * ladder.first_size() {
             return None;
@@ -189,7 +199,9 @@ impl Early {
         let number = begun.max(self.next).max(1);
         let part = ladder.part(number);
         let passed = part.end().saturating_add(part.len) <= self.cursor;
-        (passed && !part.is_empty()).then_some((number, part))
+        // A file of two parts goes in one request, so its parts are not sent on a mere pause.
+        let filled = part.end() <= self.paused && self.paused > 2 * ladder.first_size();
+        ((passed || filled) && !part.is_empty()).then_some((number, part))
     }
 
     /// That part will not be proposed again.

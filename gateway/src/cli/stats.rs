@@ -122,6 +122,18 @@ fn table(now: &Report, before: Option<(&Report, Duration)>) -> String {
             seconds(transport.longest_held_seconds)
         ),
     );
+    let close = &now.close;
+    let reason = match &*close.reason {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    line(
+        "close",
+        format!(
+            "mode {}{reason}, {} published at RELEASE",
+            close.mode, close.release_publishes
+        ),
+    );
     let read = &now.read;
     line(
         "reads",
@@ -287,13 +299,17 @@ fn seconds(time: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{OperationReport, ReadReport};
+    use crate::metrics::{CloseReport, OperationReport, ReadReport};
 
     #[test]
     fn the_table_shows_counts_ratio_and_rates() {
         let mut old = Report {
             dir: "/mnt".into(),
             source: "s3://data".into(),
+            close: CloseReport {
+                mode: "release".into(),
+                ..CloseReport::default()
+            },
             read: ReadReport {
                 hits: 3,
                 misses: 1,
@@ -309,6 +325,7 @@ mod tests {
             ..Report::default()
         };
         let text = table(&old, None);
+        assert!(text.contains("mode release, 0 published"), "{text}");
         assert!(
             text.contains("hit ratio 75.0 %") && text.contains("30 us"),
             "{text}"

@@ -89,6 +89,10 @@ pub struct Flags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", help_heading = MOUNT)]
     pub allow_other: Option<bool>,
+    /// More options for mount(2), as they are, separated by commas: disable_sync_release, on a kernel
+    /// that knows it, for closes as on stock kernels [default: none]
+    #[arg(long, value_name = "LIST", value_parser = mount_options, help_heading = MOUNT)]
+    pub mount_options: Option<String>,
     /// Owner of files that name none, a user id [default: yours]
     #[arg(long, value_name = "ID", help_heading = MOUNT)]
     pub uid: Option<u32>,
@@ -255,6 +259,15 @@ fn endpoint_url(text: &str) -> Result<String, String> {
         );
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn mount_options(text: &str) -> Result<String, String> {
+    if text.split(',').any(str::is_empty) || text.contains(char::is_whitespace) {
+        return Err(
+            "options are separated by commas, as disable_sync_release,max_read=65536".to_owned(),
+        );
+    }
+    Ok(text.to_owned())
 }
 
 fn close_waits_for(text: &str) -> Result<CloseWaitsFor, String> {

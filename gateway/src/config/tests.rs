@@ -48,8 +48,16 @@ fn defaults_are_those_of_the_help() {
     assert_eq!(config.mount.metadata_ttl, Duration::from_secs(1));
     assert_eq!(config.mount.negative_ttl, Duration::ZERO);
     assert_eq!(config.mount.queue_depth, 64);
+    assert_eq!(config.mount.mount_options, [] as [&str; 0]);
     assert_eq!(config.on_conflict, OnConflict::Fail);
     assert!(config.log.level.starts_with("info"));
+}
+
+#[test]
+fn mount_options_are_a_list() {
+    let config = decided(&["--mount-options", "disable_sync_release,max_read=65536"]).unwrap();
+    let options = ["disable_sync_release", "max_read=65536"];
+    assert_eq!(config.mount.mount_options, options);
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //! reading; a directory's keeps its listing.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ackfs_cache::dirty::DirtyFile;
 use ackfs_cache::read::{ReadCache, Stream};
 use parking_lot::{Mutex, RwLock};
 
+use super::close::LastFlush;
 use super::dir::Lister;
 use super::inode::Inode;
 
@@ -21,6 +22,8 @@ pub struct FileHandle {
     pub writable: bool,
     /// Whether the kernel reads the backing file by itself.
     pub passthrough: bool,
+    /// How the last FLUSH was answered. The kernel says of one FLUSH of a handle that it is the last.
+    last_flush: OnceLock<LastFlush>,
     /// The reading of the inode's version; made anew when that changes.
     stream: Mutex<Option<Arc<Stream>>>,
 }
@@ -52,8 +55,20 @@ impl FileHandle {
             inode,
             writable,
             passthrough,
+            last_flush: OnceLock::new(),
             stream: Mutex::new(None),
         }
+    }
+
+    /// The last FLUSH is about to be answered so.
+    pub fn flushed_last(&self, how: LastFlush) {
+        // A second one would be the kernel's mistake; the first stays.
+        let _ = self.last_flush.set(how);
+    }
+
+    /// How the last FLUSH was answered; `None` if none was said to be the last.
+    pub fn last_flush(&self) -> Option<LastFlush> {
+        self.last_flush.get().copied()
     }
 
     /// Where a read finds its bytes now; `None` if the file has neither version nor bytes.

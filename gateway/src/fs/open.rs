@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use ackfs_cache::dirty::Base;
 use ackfs_cache::object::Key;
@@ -79,6 +79,13 @@ impl Filesystem {
         if writes(flags) && flags & libc::O_TRUNC as u32 != 0 {
             self.truncate_at_open(inode).await?;
         }
+        let clean = match inode.state.lock() {
+            state if writes(flags) || state.is_local() || state.backing.is_some() => None,
+            state => state.object().zip(Some(state.attr.size)),
+        };
+        if let Some((object, size)) = clean {
+            self.reader.settle(&object, size).await;
+        }
         if inode.state.lock().leaving {
             // Whether the name is still there afterwards the kernel then finds out.
             drop(inode.publishing.lock().await);
@@ -103,6 +110,7 @@ impl Filesystem {
             out.open_flags |= FOPEN_KEEP_CACHE;
         }
         state.kernel_pages = state.version.clone();
+        out.open_flags |= self.close_mode().open_flags(writes(flags));
         out.fh = self.take_handle(inode, &mut state, writes(flags), passthrough);
         Ok(out)
     }
@@ -234,6 +242,7 @@ impl Filesystem {
             };
             let open = OpenOut {
                 fh,
+                open_flags: self.close_mode().open_flags(writes(flags)),
                 ..OpenOut::default()
             };
             return responder.create(&entry, &open);
@@ -313,49 +322,6 @@ impl Filesystem {
         let local = self.inodes.local_names(dir.ino);
         Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
     }
-
-    pub(super) fn release(&self, ino: u64, fh: u64, responder: Responder) {
-        let Some(handle) = self.files.remove(fh) else {
-            return responder.error(libc::EBADF);
-        };
-        let inode = handle.inode.clone();
-        let last_writer = {
-            let mut state = inode.state.lock();
-            state.handles -= 1;
-            state.writers -= u32::from(handle.writable);
-            if state.handles == 0 {
-                state.backing = None;
-            }
-            handle.writable && state.writers == 0
-        };
-        drop(handle);
-        let dirty = inode.state.lock().dirty.clone();
-        match dirty {
-            Some(dirty) if last_writer && dirty.is_dirty() => {
-                let this = self.this();
-                let context = Context::of("release", &inode);
-                let task = async move {
-                    this.publish_after_last_close(&inode).await;
-                    Ok(())
-                };
-                let tracked = self.releases.token();
-                let task = async move {
-                    let result = task.await;
-                    drop(tracked);
-                    result
-                };
-                self.spawn(context, responder, task, |responder, ()| responder.empty());
-            }
-            _ => {
-                if last_writer || inode.state.lock().is_gone() {
-                    self.settle(&inode);
-                }
-                self.inodes.collect(&inode);
-                let _ = ino;
-                responder.empty();
-            }
-        }
-    }
 }
 
 /// A failure that no close could tell of is told once.
@@ -371,6 +337,3 @@ fn tell_of_late_failure(state: &mut State) -> FsResult<()> {
         None => Ok(()),
     }
 }
-
-/// How long the last close's retry waits before it tries again.
-pub(super) const RELEASE_RETRY_AFTER: Duration = Duration::from_secs(1);

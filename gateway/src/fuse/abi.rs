@@ -207,6 +207,9 @@ pub const FOPEN_NOFLUSH: u32 = 1 << 5;
 pub const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 /// FOPEN_PASSTHROUGH: reads and writes go to the backing file.
 pub const FOPEN_PASSTHROUGH: u32 = 1 << 7;
+/// FOPEN_SYNC_RELEASE of `kernel/patches`: whoever gives up the last reference waits until RELEASE is
+/// answered. Stock kernels do not look at the bit.
+pub const FOPEN_SYNC_RELEASE: u32 = 1 << 30;
 
 const _: () = {
     use std::mem::offset_of;

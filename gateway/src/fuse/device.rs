@@ -67,6 +67,8 @@ impl Door {
         let mut buffer = self.pool.take();
         loop {
             match read(&self.fd, buffer.as_mut()) {
+                // Never said by `/dev/fuse`; of a socket in its place it is the end.
+                Ok(0) => return,
                 Ok(len) => {
                     if let Some(used) = self.serve(buffer, len) {
                         buffer = used;

@@ -18,6 +18,7 @@ mod init;
 mod kernel;
 mod options;
 mod probe;
+mod release;
 mod threads;
 
 use std::fs::File;
@@ -43,6 +44,7 @@ use super::{Handler, Telemetry, TransportStats};
 pub use self::kernel::{BackingId, Kernel};
 pub use self::options::{MountOptions, Transport};
 pub use self::probe::{Unavailable, probe};
+pub use self::release::{DISABLE_SYNC_RELEASE, NoSyncRelease, sync_release};
 
 /// Why a directory could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +114,8 @@ pub struct TransportInfo {
     pub max_background: u16,
     /// Whether files may be opened with a backing file.
     pub passthrough: bool,
+    /// Whether closers wait for the RELEASE of files opened with FOPEN_SYNC_RELEASE, or why not.
+    pub sync_release: Result<(), NoSyncRelease>,
     /// The kernel's minor version of the protocol: 7.x.
     pub kernel_minor: u32,
     /// The mount's readahead window in KiB, if it could be read.
@@ -176,6 +180,11 @@ impl Mounted {
             max_write: plan.max_write,
             max_background: plan.max_background,
             passthrough: negotiated.passthrough,
+            sync_release: if negotiated.sync_release {
+                Ok(())
+            } else {
+                Err(release::why_not_on(&dir))
+            },
             kernel_minor: negotiated.minor,
             readahead_kb,
         };

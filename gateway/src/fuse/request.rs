@@ -9,7 +9,7 @@
 mod control;
 mod decode;
 #[cfg(test)]
-mod encode;
+pub(super) mod encode;
 #[cfg(test)]
 mod tests;
 

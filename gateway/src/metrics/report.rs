@@ -15,6 +15,8 @@ pub struct Report {
     pub uptime_seconds: f64,
     /// The door to the kernel.
     pub transport: TransportReport,
+    /// What close() means.
+    pub close: CloseReport,
     /// The kernel's operations, those that came at least once.
     pub operations: Vec<OperationReport>,
     /// Reading.
@@ -46,6 +48,18 @@ pub struct TransportReport {
     pub longest_held_seconds: f64,
     pub interrupts: u64,
     pub panics: u64,
+}
+
+/// See [`Report::close`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CloseReport {
+    /// `flush` or `release`.
+    pub mode: String,
+    /// Why it is not `release`, or empty.
+    pub reason: String,
+    /// Publishes that a RELEASE began; their failures are told to no close.
+    pub release_publishes: u64,
 }
 
 /// One kind of the kernel's operations.

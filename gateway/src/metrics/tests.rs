@@ -1,4 +1,5 @@
 use super::*;
+use crate::fuse::mount::NoSyncRelease;
 use crate::s3::{KindStats, LaneStats};
 
 fn snapshot() -> Snapshot {
@@ -14,6 +15,7 @@ fn snapshot() -> Snapshot {
             max_write: 1 << 20,
             max_background: 64,
             passthrough: false,
+            sync_release: Err(NoSyncRelease::NotOffered),
             kernel_minor: 45,
             readahead_kb: None,
         },
@@ -29,7 +31,10 @@ fn snapshot() -> Snapshot {
             oldest_dirty: Some(SystemTime::now() - Duration::from_secs(60)),
             ..WriteStats::default()
         },
-        files: FsStats::default(),
+        files: FsStats {
+            release_publishes: 4,
+            ..FsStats::default()
+        },
         store: StoreStats {
             kinds: vec![KindStats {
                 kind: Kind::Put,
@@ -59,6 +64,9 @@ fn the_page_has_every_room_and_only_described_names() {
         "ackfs_fuse_requests_total{op=\"READ\"} 7",
         "ackfs_fuse_errors_total{op=\"READ\"} 2",
         "ackfs_fuse_transport_info{transport=\"classic\",reason=\"enable_uring is off\"} 1",
+        "ackfs_close_mode_info{mode=\"flush\",\
+         reason=\"the kernel does not offer FUSE_SYNC_RELEASE\"} 1",
+        "ackfs_release_publishes_total 4",
         "ackfs_store_requests_total{kind=\"put\",outcome=\"failed\"} 2",
         "ackfs_store_requests_in_flight{lane=\"upload\"} 4",
         "ackfs_read_hits_total 3",
@@ -118,6 +126,22 @@ fn the_report_has_counts_and_latencies() {
     assert_eq!((report.store[0].count, report.store[0].retries), (8, 1));
     assert!(report.write.oldest_dirty_seconds >= 60.0);
     assert_eq!(report.transport.name, "classic");
+    assert_eq!(
+        (&*report.close.mode, report.close.release_publishes),
+        ("flush", 4)
+    );
+    assert!(report.close.reason.contains("does not offer"));
+}
+
+#[test]
+fn a_kernel_that_offers_it_makes_the_mode_release() {
+    let mut now = snapshot();
+    now.info.sync_release = Ok(());
+    let page = Metrics::default().render(&now);
+    assert!(
+        page.contains("ackfs_close_mode_info{mode=\"release\",reason=\"\"} 1\n"),
+        "{page}"
+    );
 }
 
 #[test]

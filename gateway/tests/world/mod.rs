@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ackfs::fs::{Filesystem, FsConfig};
+use ackfs::fs::{CloseMode, Filesystem, FsConfig};
 use ackfs::fuse::mount::{MountOptions, Mounted, Transport};
 use ackfs_cache::budget::Budget;
 use ackfs_cache::dirty::{OnConflict, WriteConfig, Writer};
@@ -24,7 +24,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(transport: Transport, ttl: Duration) -> Self {
+    fn new(transport: Transport, ttl: Duration, mode: CloseMode) -> Self {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
         let store = MemoryStore::new();
@@ -67,6 +67,7 @@ impl World {
         };
         let mounted = Mounted::mount(dir.path(), &options).unwrap();
         filesystem.attach(mounted.kernel());
+        filesystem.set_close_mode(mode);
         mounted.serve(filesystem.clone()).unwrap();
         assert_eq!(mounted.info().ring, transport == Transport::Uring);
         Self {
@@ -115,7 +116,19 @@ pub(crate) fn on_both_doors(test: impl Fn(&World)) {
 /// Runs `test` on a mount of each transport.
 pub(crate) fn with_ttl(ttl: Duration, test: impl Fn(&World)) {
     for transport in [Transport::Classic, Transport::Uring] {
-        test(&World::new(transport, ttl));
+        test(&World::new(transport, ttl, CloseMode::Flush));
+    }
+}
+
+/// Runs `test` on a mount of each transport in the mode `release`, whatever kernel this is. On a stock
+/// one no FLUSH is the last and nobody waits for RELEASE, so that all is left to RELEASE.
+pub(crate) fn in_release_mode(test: impl Fn(&World)) {
+    for transport in [Transport::Classic, Transport::Uring] {
+        test(&World::new(
+            transport,
+            Duration::from_secs(3600),
+            CloseMode::Release,
+        ));
     }
 }
 

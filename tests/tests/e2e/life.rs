@@ -135,6 +135,7 @@ fn the_ready_line_says_how_it_serves(world: &World) {
         &world.endpoint(),
         world.door().flag(),
         "conditional",
+        "close waits for the store, mode ",
     ];
     for part in parts {
         assert!(line.contains(part), "{part} is in {line:?}");

@@ -32,6 +32,42 @@ async fn a_sequential_writer_sends_all_but_the_last_part_before_the_close() {
 }
 
 #[tokio::test]
+async fn a_pause_sends_the_parts_that_are_full_and_publishes_nothing() {
+    let world = world();
+    let file = world.create();
+    write_parts(&file, 0, 4, 1).await;
+    file.write(4 * PART, b"the beginning of another")
+        .await
+        .unwrap();
+    settle().await;
+    assert_eq!(world.count(Call::PutPart), 3);
+    file.pause();
+    settle().await;
+    assert_eq!(world.store.calls(), [(Call::PutPart, "f".to_owned())]);
+    file.pause();
+    settle().await;
+    assert_eq!(world.store.calls(), [], "once");
+    assert_eq!(world.store.bytes("f"), None, "nobody sees it yet");
+    write_parts(&file, 4, 6, 2).await;
+    publish(&file).await.unwrap();
+    assert_eq!(world.store.bytes("f").unwrap(), contents(&file).await);
+    assert_eq!(world.store.uploads(), 0);
+}
+
+#[tokio::test]
+async fn a_pause_of_a_small_file_sends_nothing() {
+    let world = world();
+    for parts in [0, 1] {
+        let file = world.create();
+        write_parts(&file, 0, parts, 1).await;
+        file.write(parts * PART, b"some").await.unwrap();
+        file.pause();
+        settle().await;
+        assert_eq!(world.store.calls(), [], "{parts} parts and some");
+    }
+}
+
+#[tokio::test]
 async fn no_more_parts_are_under_way_than_allowed() {
     let world = world();
     let gate = world.store.gate(Call::PutPart);

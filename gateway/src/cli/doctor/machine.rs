@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::config::units::Size;
 use crate::config::{Config, Host, Transport};
 use crate::daemon::mounts;
-use crate::fuse::mount::probe;
+use crate::fuse::mount::{DISABLE_SYNC_RELEASE, NoSyncRelease, probe, sync_release};
 
 use super::Check;
 
@@ -38,6 +38,11 @@ pub(super) fn checks(host: &Host, config: Option<&Config>) -> Vec<Check> {
     if !host.is_root() && config.is_some_and(|config| config.mount.allow_other) {
         checks.push(allow_other());
     }
+    let wanted = !config.is_some_and(|config| {
+        let options = &config.mount.mount_options;
+        options.iter().any(|option| option == DISABLE_SYNC_RELEASE)
+    });
+    checks.push(close_mode(sync_release(), wanted));
     checks.extend([descriptors(), memory(host, config), pages()]);
     checks
 }
@@ -210,6 +215,38 @@ fn allow_other() -> Check {
     )
 }
 
+/// What close() will mean: a warning where it could mean more.
+fn close_mode(found: Result<(), NoSyncRelease>, wanted: bool) -> Check {
+    let name = "close mode";
+    let (why, mend) = match found {
+        Ok(()) if wanted => {
+            return Check::ok(
+                name,
+                "release: the last close uploads; exit and munmap are waited for",
+            );
+        }
+        Ok(()) | Err(NoSyncRelease::Disabled) => {
+            let found = format!("flush, as --mount-options {DISABLE_SYNC_RELEASE} asks");
+            return Check::ok(name, found);
+        }
+        Err(cause @ NoSyncRelease::UserNamespace) => (
+            cause,
+            "mount as root outside of the user namespace, and hand the directory in",
+        ),
+        Err(cause @ NoSyncRelease::NotOffered) => (
+            cause,
+            "load the fuse module of kernel/, or boot a kernel with its patches: kernel/README.md",
+        ),
+    };
+    Check::warn(
+        name,
+        format!(
+            "flush: {why}, so every close uploads and what mmap stores later is not waited for"
+        ),
+        mend,
+    )
+}
+
 fn descriptors() -> Check {
     let name = "open files";
     match getrlimit(Resource::RLIMIT_NOFILE) {
@@ -377,6 +414,23 @@ mod tests {
         );
         assert_eq!(mask(status, "Seccomp:"), Some(2));
         assert_eq!(mask(status, "Nothing:"), None);
+    }
+
+    #[test]
+    fn the_close_mode_is_told_with_its_reason() {
+        let line = |found, wanted| close_mode(found, wanted).line();
+        assert!(line(Ok(()), true).starts_with("ok    close mode           release"));
+        assert!(line(Ok(()), false).contains("disable_sync_release"));
+        let stock = line(Err(NoSyncRelease::NotOffered), true);
+        assert!(
+            stock.starts_with("warn") && stock.contains("does not offer"),
+            "{stock}"
+        );
+        let user = line(Err(NoSyncRelease::UserNamespace), true);
+        assert!(
+            user.contains("unprivileged") && user.contains("mend: mount as root"),
+            "{user}"
+        );
     }
 
     #[test]

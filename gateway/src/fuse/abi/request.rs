@@ -157,7 +157,9 @@ pub const RELEASE_FLUSH: u32 = 1 << 0;
 pub const WRITE_CACHE: u32 = 1 << 0;
 /// FUSE_FSYNC_FDATASYNC.
 pub const FSYNC_FDATASYNC: u32 = 1 << 0;
-/// FUSE_FLUSH_LAST of `kernel/patches`: this FLUSH is for the last reference.
+/// FUSE_FLUSH_LAST of `kernel/patches`: no other reference to the open file is left, so RELEASE is
+/// what comes next of it. Never set where one is left; sometimes not set where none is (a mapping or a
+/// request in flight held the file, or two tasks closed the last two descriptors at once).
 pub const FLUSH_LAST: u32 = 1 << 0;
 
 const _: () = {

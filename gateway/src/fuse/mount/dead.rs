@@ -1,5 +1,5 @@
 //! The directory before the mount and the mount's entry after it: takes away a dead mount that an
-//! earlier ackfs left, and raises the kernel's readahead.
+//! earlier ackfs left, raises the kernel's readahead, and reads the options that the mount has.
 //!
 //! A server that was killed leaves its mount behind; every access says ENOTCONN. Only what
 //! `/proc/self/mountinfo` calls `fuse.ackfs` is taken away: somebody else's dead mount is theirs.
@@ -116,6 +116,13 @@ struct Entry {
     /// MAJOR:MINOR.
     device: String,
     fstype: String,
+    /// The filesystem's own options, those that mount(2) was given as text.
+    options: String,
+}
+
+/// The filesystem's options of the mount on `dir`, as the kernel shows them.
+pub(super) fn super_options(dir: &Path) -> Option<String> {
+    entry(dir).map(|entry| entry.options)
 }
 
 fn entry(dir: &Path) -> Option<Entry> {
@@ -136,10 +143,14 @@ fn find(mountinfo: &[u8], dir: &Path) -> Option<Entry> {
             if place != wanted {
                 return None;
             }
-            let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
+            let mut fields = fields.skip_while(|field| *field != b"-");
+            let fstype = fields.nth(1)?;
+            let options = fields.nth(1).unwrap_or_default();
+            let text = |field| String::from_utf8_lossy(field).into_owned();
             Some(Entry {
-                device: String::from_utf8_lossy(device).into_owned(),
-                fstype: String::from_utf8_lossy(fstype).into_owned(),
+                device: text(device),
+                fstype: text(fstype),
+                options: text(options),
             })
         })
 }
@@ -167,12 +178,13 @@ mod tests {
     const MOUNTINFO: &[u8] = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
         36 22 0:50 / /mnt/a rw,nosuid shared:1 - fuse.ackfs s3://b rw,user_id=0\n\
         37 22 0:51 / /mnt/with\\040space rw master:1 shared:2 - fuse.other x rw\n\
-        38 36 0:52 / /mnt/a rw - fuse.ackfs s3://c rw\n";
+        38 36 0:52 / /mnt/a rw - fuse.ackfs s3://c rw,disable_sync_release\n";
 
     #[test]
     fn the_topmost_mount_of_a_directory_is_found() {
         let top = find(MOUNTINFO, Path::new("/mnt/a")).expect("it is there");
         assert_eq!((top.device.as_str(), top.fstype.as_str()), ("0:52", FSTYPE));
+        assert_eq!(top.options, "rw,disable_sync_release");
         assert_eq!(find(MOUNTINFO, Path::new("/mnt")), None);
     }
 

@@ -36,12 +36,18 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
+/// FUSE_SYNC_RELEASE of `kernel/patches`: closers wait for the RELEASE of files that were opened with
+/// FOPEN_SYNC_RELEASE, and FLUSH says which one is the last. fuser knows no such bit and passes it
+/// through both ways.
+const SYNC_RELEASE: InitFlags = InitFlags::from_bits_retain(1 << 62);
+
 /// What came out of INIT.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Negotiated {
     pub(super) minor: u32,
     pub(super) ring: bool,
     pub(super) passthrough: bool,
+    pub(super) sync_release: bool,
 }
 
 /// Answers INIT.
@@ -83,6 +89,8 @@ impl Filesystem for Init {
             ring: self.ring && ask(InitFlags::FUSE_OVER_IO_URING),
             // Offered to everybody; registering a backing file wants CAP_SYS_ADMIN.
             passthrough: self.passthrough && may_pass_through() && ask(InitFlags::FUSE_PASSTHROUGH),
+            // A file's own flag decides who waits, so that asking costs nobody anything.
+            sync_release: ask(SYNC_RELEASE),
             ..Negotiated::default()
         };
         if negotiated.passthrough {
@@ -121,4 +129,78 @@ fn may_pass_through() -> bool {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & (1 << CAP_SYS_ADMIN) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use fuser::{Config, Session, SessionACL};
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+    use std::os::fd::AsRawFd;
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::fuse::abi::request::InHeader;
+
+    /// FUSE_INIT, which no decoder of ours sees.
+    const INIT: u32 = 26;
+    /// FUSE_INIT_EXT: the second half of the flags is there.
+    const INIT_EXT: u64 = 1 << 30;
+    const SYNC_RELEASE_BIT: u64 = 1 << 62;
+
+    /// Plays the kernel at INIT: offers `flags` to fuser and gives the flags that it was asked for.
+    fn negotiate(flags: u64) -> (u64, Negotiated) {
+        let (kernel, device) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .expect("a pair");
+        let header = InHeader {
+            len: 40 + 64,
+            opcode: INIT,
+            unique: 2,
+            ..InHeader::default()
+        };
+        let (low, high) = (flags as u32, (flags >> 32) as u32);
+        let mut init = [7, 46, 1 << 20, low, high].map(u32::to_ne_bytes).concat();
+        init.resize(64, 0);
+        let message = [header.as_bytes(), &init].concat();
+        let sent = send(kernel.as_raw_fd(), &message, MsgFlags::empty()).expect("room");
+        assert_eq!(sent, message.len());
+        let negotiated = Arc::new(Mutex::default());
+        let options = MountOptions::default();
+        let init = Init::new(&options, &options.plan(), false, Arc::clone(&negotiated));
+        let fd: OwnedFd = device;
+        let session = Session::from_fd(init, fd, SessionACL::Owner, Config::default());
+        drop(session.expect("INIT is answered"));
+        let mut answer = [0; 256];
+        let len = recv(kernel.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("an answer");
+        // `struct fuse_init_out` behind the header: flags at 12, flags2 at 32.
+        assert_eq!(len, 16 + 64);
+        let word = |at: usize| {
+            let bytes = answer[16 + at..][..4].try_into().expect("4 bytes");
+            u64::from(u32::from_ne_bytes(bytes))
+        };
+        let negotiated = *negotiated.lock();
+        (word(12) | word(32) << 32, negotiated)
+    }
+
+    #[test]
+    fn synchronous_release_is_asked_for_where_it_is_offered() {
+        let (asked, negotiated) = negotiate(INIT_EXT | SYNC_RELEASE_BIT);
+        assert_eq!(asked & SYNC_RELEASE_BIT, SYNC_RELEASE_BIT);
+        assert!(negotiated.sync_release);
+    }
+
+    #[test]
+    fn a_stock_kernel_is_asked_for_nothing_new() {
+        let (asked, negotiated) = negotiate(INIT_EXT | InitFlags::all().bits());
+        assert_eq!(asked >> 62, 0);
+        assert!(!negotiated.sync_release);
+        let (asked, negotiated) = negotiate(0);
+        assert_eq!((asked >> 32, negotiated.sync_release), (0, false));
+    }
 }

@@ -1,0 +1,347 @@
+//! Closing, and the promise: what the kernel says of a file's end, and what is answered when the store
+//! has the bytes. A handle that cannot write never publishes: its close says nothing about the
+//! writer's bytes. fsync publishes always.
+//!
+//! FLUSH comes once per close(2), so a dup'ed or inherited descriptor brings several, and each is
+//! waited for and gets its error. RELEASE comes once, when the last reference is gone; its error goes
+//! to nobody. What follows from that depends on the kernel ([`CloseMode`]):
+//!
+//! ```text
+//!                      Flush (stock kernels)             Release (kernel/patches)
+//! FLUSH                publishes what is dirty           sends full parts early, answers 0
+//! FLUSH, the last      (is not told apart)               publishes what is dirty
+//! RELEASE              publishes what mmap dirtied       publishes what came since, or what a mapping
+//!                      since; nobody waits               or request kept from being a last FLUSH;
+//!                                                        the closer waits
+//! ```
+//!
+//! A publish that failed at RELEASE makes the file stuck, and the next open says so.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ackfs_cache::dirty::WriteError;
+use tracing::error;
+
+use super::handle::FileHandle;
+use super::inode::{Inode, Told};
+use super::{Context, Filesystem, error};
+use crate::fuse::Responder;
+use crate::fuse::abi::FOPEN_SYNC_RELEASE;
+
+/// How long the last close's retry waits before it tries again.
+const RELEASE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
+
+/// Which of the kernel's words are relied on: what close(2) and its kin mean on this mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CloseMode {
+    /// Each close that finds dirty bytes publishes. Of what mmap dirties later nobody hears.
+    #[default]
+    Flush,
+    /// The last close publishes, once. Whoever gives up the last reference, by munmap(2) or exit too,
+    /// waits for it.
+    Release,
+}
+
+impl CloseMode {
+    /// `flush` or `release`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flush => "flush",
+            Self::Release => "release",
+        }
+    }
+
+    /// The FOPEN_* flags of a file that is opened.
+    ///
+    /// Only files that may be written have their RELEASE waited for. A reader's RELEASE has nothing to
+    /// tell: what it would order (an unlink or open right after the close) is ordered by the inode's
+    /// state here, and its close would cost a round trip for nothing.
+    pub(super) fn open_flags(self, writable: bool) -> u32 {
+        match self {
+            Self::Release if writable => FOPEN_SYNC_RELEASE,
+            Self::Release | Self::Flush => 0,
+        }
+    }
+
+    /// What a FLUSH of a writable handle is to do. `last` as the kernel says.
+    fn at_flush(self, last: bool) -> AtFlush {
+        match self {
+            Self::Release if !last => AtFlush::SendEarly,
+            Self::Release | Self::Flush => AtFlush::Publish,
+        }
+    }
+
+    /// What a RELEASE is to do.
+    fn at_release(self, it: Released) -> AtRelease {
+        if !it.writable || !it.dirty {
+            return AtRelease::Answer;
+        }
+        match (self, it.last_flush) {
+            // Another writer's close will publish it.
+            (Self::Flush, _) if !it.last_writer => AtRelease::Answer,
+            (Self::Flush, _) => AtRelease::Publish,
+            (Self::Release, None) => AtRelease::Publish,
+            // Nothing came through this handle since its last FLUSH: what is dirty is another writer's,
+            // whose close will publish it, or is what failed then.
+            (Self::Release, Some(_)) if !it.last_writer => AtRelease::Answer,
+            (Self::Release, Some(LastFlush::Published)) => AtRelease::Publish,
+            (Self::Release, Some(LastFlush::Failed)) => AtRelease::Retry,
+        }
+    }
+}
+
+/// How the last FLUSH of a handle was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastFlush {
+    /// All was in the store.
+    Published,
+    /// The closer was told of a failure.
+    Failed,
+}
+
+/// What a FLUSH is to do.
+#[derive(Debug, PartialEq, Eq)]
+enum AtFlush {
+    /// More may come: send what will not change, and answer.
+    SendEarly,
+    /// Publish, then answer.
+    Publish,
+}
+
+/// What is known at a RELEASE.
+#[derive(Debug, Clone, Copy)]
+struct Released {
+    /// The handle could write.
+    writable: bool,
+    /// No handle that can write is left.
+    last_writer: bool,
+    /// There is something to publish.
+    dirty: bool,
+    /// How the handle's last FLUSH was answered, if the kernel said which one it was.
+    last_flush: Option<LastFlush>,
+}
+
+/// What a RELEASE is to do.
+#[derive(Debug, PartialEq, Eq)]
+enum AtRelease {
+    /// Answer: there is nothing that this close should publish.
+    Answer,
+    /// Publish, then answer: the closer waits, where the kernel lets it.
+    Publish,
+    /// Answer, then try again what the closer was told has failed. Its close(2) gives that error
+    /// whatever comes of it, so it need not wait for a store that is in trouble a second time.
+    Retry,
+}
+
+impl Filesystem {
+    pub(super) fn flush(&self, fh: u64, last: bool, responder: Responder) {
+        let Some(handle) = self.files.get(fh) else {
+            return responder.error(libc::EBADF);
+        };
+        if !handle.writable {
+            return responder.empty();
+        }
+        match self.close_mode().at_flush(last) {
+            AtFlush::Publish => {
+                let inode = handle.inode.clone();
+                self.publish_for("flush", &inode, last.then_some(handle), responder);
+            }
+            AtFlush::SendEarly => {
+                let dirty = handle.inode.state.lock().dirty.clone();
+                if let Some(dirty) = dirty {
+                    dirty.pause();
+                }
+                responder.empty();
+            }
+        }
+    }
+
+    pub(super) fn fsync(&self, fh: u64, responder: Responder) {
+        let Some(handle) = self.files.get(fh) else {
+            return responder.error(libc::EBADF);
+        };
+        // Unlike close, fsync is about the file and not about the descriptor.
+        self.publish_for("fsync", &handle.inode, None, responder);
+    }
+
+    /// Publishes what is dirty and answers. `last` is the handle whose last FLUSH this is: it keeps the
+    /// outcome for its RELEASE.
+    fn publish_for(
+        &self,
+        op: &'static str,
+        inode: &Arc<Inode>,
+        last: Option<Arc<FileHandle>>,
+        responder: Responder,
+    ) {
+        let dirty = {
+            let state = inode.state.lock();
+            state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
+        };
+        if !dirty {
+            if let Some(handle) = last {
+                handle.flushed_last(LastFlush::Published);
+            }
+            return responder.empty();
+        }
+        let context = Context::of(op, inode);
+        let (this, inode) = (self.this(), inode.clone());
+        let work = async move {
+            let result = this.publish_once(&inode).await;
+            inode.state.lock().told = result.as_ref().err().map(|failed| {
+                if error::worth_retrying(failed) {
+                    Told::Passing
+                } else {
+                    Told::Final
+                }
+            });
+            if let Some(handle) = last {
+                handle.flushed_last(match result {
+                    Ok(()) => LastFlush::Published,
+                    Err(_) => LastFlush::Failed,
+                });
+            }
+            Ok(result?)
+        };
+        self.spawn(context, responder, work, |responder, ()| responder.empty());
+    }
+
+    pub(super) fn release(&self, fh: u64, responder: Responder) {
+        let Some(handle) = self.files.remove(fh) else {
+            return responder.error(libc::EBADF);
+        };
+        let inode = handle.inode.clone();
+        let (last_writer, dirty) = {
+            let mut state = inode.state.lock();
+            state.handles -= 1;
+            state.writers -= u32::from(handle.writable);
+            if state.handles == 0 {
+                state.backing = None;
+            }
+            let last_writer = handle.writable && state.writers == 0;
+            (last_writer, state.dirty.clone())
+        };
+        let mode = self.close_mode();
+        let what = mode.at_release(Released {
+            writable: handle.writable,
+            last_writer,
+            dirty: dirty.is_some_and(|dirty| dirty.is_dirty()),
+            last_flush: handle.last_flush(),
+        });
+        drop(handle);
+        // Before any answer: a drain that begins after it waits for what is begun here.
+        let tracked = self.releases.token();
+        let responder = match what {
+            AtRelease::Answer => {
+                if last_writer || inode.state.lock().is_gone() {
+                    self.settle(&inode);
+                }
+                self.inodes.collect(&inode);
+                return responder.empty();
+            }
+            AtRelease::Publish => {
+                self.counters.release_publishes.fetch_add(1, Relaxed);
+                if mode == CloseMode::Release {
+                    // Whatever an fsync was told of earlier, this closer was not.
+                    inode.state.lock().told = None;
+                }
+                Some(responder)
+            }
+            AtRelease::Retry => {
+                responder.empty();
+                None
+            }
+        };
+        let this = self.this();
+        self.runtime.spawn(async move {
+            this.publish_released(&inode).await;
+            drop(tracked);
+            if let Some(responder) = responder {
+                responder.empty();
+            }
+        });
+    }
+
+    /// The last writer is gone and nothing is dirty: the file is the store's again. The bytes of a
+    /// file that has no name any more stay until the last handle is closed: nobody else has them.
+    pub(super) fn settle(&self, inode: &Arc<Inode>) {
+        {
+            let mut state = inode.state.lock();
+            let clean = state.dirty.as_ref().is_some_and(|dirty| !dirty.is_dirty());
+            let is_wanted = (state.unlinked || state.leaving) && state.handles > 0;
+            if state.writers > 0 || is_wanted || !(clean || state.unlinked) {
+                return;
+            }
+            if let Some(dirty) = state.dirty.take() {
+                state.attr.size = dirty.size();
+            }
+        }
+        self.inodes.settled(inode);
+        self.inodes.collect(inode);
+    }
+
+    /// RELEASE of a writer found dirty bytes: published here, tried twice if that may help, then given
+    /// up unless another writer is left, whose close tries again.
+    async fn publish_released(&self, inode: &Arc<Inode>) {
+        let (told, writers) = {
+            let state = inode.state.lock();
+            (state.told, state.writers)
+        };
+        if told == Some(Told::Final) && writers == 0 {
+            // The closer knows, and trying again would fail again.
+            return self.give_up(inode, None).await;
+        }
+        let mut result = self.publish_once(inode).await;
+        if result.as_ref().is_err_and(error::worth_retrying) {
+            tokio::time::sleep(RELEASE_RETRY_AFTER).await;
+            result = self.publish_once(inode).await;
+        }
+        match result {
+            Ok(()) => self.settle(inode),
+            // Somebody has it open, or opened it again: their close tries again.
+            Err(_) if inode.state.lock().writers > 0 => {}
+            Err(failed) => self.give_up(inode, Some(failed)).await,
+        }
+    }
+
+    /// The bytes cannot be kept any longer.
+    pub(super) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<WriteError>) {
+        let (dirty, told, key, stuck) = {
+            let mut state = inode.state.lock();
+            (
+                state.dirty.take(),
+                state.told,
+                state.key.clone(),
+                state.stuck.clone(),
+            )
+        };
+        if let Some(dirty) = dirty {
+            if let Some(cause) = failed.as_ref().map(|failed| error::chain(failed)).or(stuck) {
+                let size = dirty.size();
+                error!(key, size, cause, "lost: written, and not in the store");
+                self.counters.lost_files.fetch_add(1, Relaxed);
+            }
+            dirty.discard().await;
+        }
+        let gone = {
+            let mut state = inode.state.lock();
+            state.kernel_pages = None;
+            state.metadata = None;
+            state.told = None;
+            match &failed {
+                Some(failed) if told.is_none() => state.stuck = Some(error::chain(failed)),
+                _ => state.stuck = None,
+            }
+            state.version.is_none()
+        };
+        self.inodes.settled(inode);
+        if gone {
+            self.inodes.detach(inode);
+        }
+        self.inodes.collect(inode);
+    }
+}

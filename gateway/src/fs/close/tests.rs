@@ -1,0 +1,494 @@
+//! Both modes, with a kernel that a test plays and a store in memory that counts: which FLUSH and
+//! which RELEASE sends what, and when it is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ackfs_cache::budget::Budget;
+use ackfs_cache::dirty::{OnConflict, WriteConfig, Writer};
+use ackfs_cache::read::{ReadCache, ReadConfig};
+use ackfs_cache::store::StoreErrorKind;
+use ackfs_cache::store::memory::{Call, Fault, MemoryStore};
+use libc::{EACCES, EIO, ETIMEDOUT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+
+use super::*;
+use crate::fs::inode::ROOT;
+use crate::fs::{FsConfig, FsStats};
+use crate::fuse::Op;
+use crate::fuse::fake::FakeKernel;
+
+const PART: u64 = 5 << 20;
+
+/// A filesystem between a kernel and a store that are both played.
+struct World {
+    kernel: FakeKernel,
+    store: Arc<MemoryStore>,
+    filesystem: Arc<Filesystem>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    fn new(mode: CloseMode) -> Self {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let store = MemoryStore::new();
+        let budget = Budget::new(128 << 20);
+        let read = ReadConfig {
+            clean_max: 1 << 20,
+            fills: budget.share(64 << 20),
+            readahead_max: 1 << 20,
+        };
+        let reader = ReadCache::new(read, store.clone(), None, handle.clone());
+        let write = WriteConfig {
+            memory: budget.share(64 << 20),
+            part_size: PART,
+            parts_in_flight_max: 2,
+            staging: None,
+            on_conflict: OnConflict::Fail,
+        };
+        let writer = Writer::new(write, store.clone(), reader.clone(), handle.clone());
+        let config = FsConfig {
+            prefix: String::new(),
+            uid: 0,
+            gid: 0,
+            file_mode: 0o644,
+            dir_mode: 0o755,
+            metadata_ttl: Duration::ZERO,
+            negative_ttl: Duration::ZERO,
+            read_only: false,
+        };
+        let filesystem = Filesystem::new(config, store.clone(), reader, writer, handle);
+        filesystem.set_close_mode(mode);
+        Self {
+            kernel: FakeKernel::new(filesystem.clone()),
+            store,
+            filesystem,
+            runtime,
+        }
+    }
+
+    fn create(&self, name: &str) -> Open<'_> {
+        let (ino, out) = self.kernel.create(ROOT, name, O_WRONLY);
+        Open::new(self, ino, out)
+    }
+
+    fn open(&self, ino: u64, flags: i32) -> Open<'_> {
+        Open::new(self, ino, self.kernel.open(ino, flags).unwrap())
+    }
+
+    /// How many requests of a kind came since the last look.
+    fn count(&self, call: Call) -> usize {
+        let calls = self.store.calls();
+        calls.iter().filter(|(kind, _)| *kind == call).count()
+    }
+
+    /// The number of requests that changed the store since the last look.
+    fn changes(&self) -> usize {
+        let calls = self.store.calls();
+        let asks = [Call::Head, Call::List, Call::Get];
+        calls
+            .iter()
+            .filter(|(call, _)| !asks.contains(call))
+            .count()
+    }
+
+    fn stats(&self) -> FsStats {
+        self.filesystem.stats()
+    }
+
+    /// Waits until a request of a kind has come, without taking note of it from the record.
+    fn wait_for(&self, call: Call) {
+        while self.store.count_called(call) == 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    fn drain(&self) {
+        self.runtime.block_on(self.filesystem.drain());
+    }
+}
+
+/// An open file, as the kernel knows it.
+struct Open<'a> {
+    world: &'a World,
+    ino: u64,
+    fh: u64,
+    sync_release: bool,
+}
+
+impl<'a> Open<'a> {
+    fn new(world: &'a World, ino: u64, out: crate::fuse::abi::OpenOut) -> Self {
+        Self {
+            world,
+            ino,
+            fh: out.fh,
+            sync_release: out.open_flags & FOPEN_SYNC_RELEASE != 0,
+        }
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        let kernel = &self.world.kernel;
+        kernel.write(self.ino, self.fh, offset, bytes, false);
+    }
+
+    /// As the kernel writes back what a mapping dirtied.
+    fn write_mapped(&self, offset: u64, bytes: &[u8]) {
+        let kernel = &self.world.kernel;
+        kernel.write(self.ino, self.fh, offset, bytes, true);
+    }
+
+    fn flush_op(&self, last: bool) -> Op {
+        Op::Flush {
+            fh: self.fh,
+            lock_owner: 7,
+            last,
+        }
+    }
+
+    /// One close(2); what it gives.
+    fn flush(&self, last: bool) -> i32 {
+        self.world.kernel.ask(self.ino, self.flush_op(last)).errno
+    }
+
+    fn fsync(&self) -> i32 {
+        let op = Op::Fsync {
+            fh: self.fh,
+            datasync: false,
+        };
+        self.world.kernel.ask(self.ino, op).errno
+    }
+
+    /// Sends RELEASE; its number.
+    fn send_release(&self) -> u64 {
+        let op = Op::Release {
+            fh: self.fh,
+            flags: 0,
+            flush: false,
+            lock_owner: 0,
+        };
+        self.world.kernel.send(self.ino, op, &[])
+    }
+
+    fn release(&self) {
+        let unique = self.send_release();
+        assert_eq!(self.world.kernel.answer(unique).errno, 0);
+    }
+}
+
+#[test]
+fn only_files_that_may_be_written_have_their_release_waited_for() {
+    let world = World::new(CloseMode::Release);
+    world.store.plant("old", "1");
+    assert!(world.create("new").sync_release);
+    let old = world.kernel.lookup(ROOT, "old");
+    assert!(!world.open(old, O_RDONLY).sync_release);
+    for flags in [O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC] {
+        assert!(world.open(old, flags).sync_release);
+    }
+    let world = World::new(CloseMode::Flush);
+    assert!(!world.create("new").sync_release);
+}
+
+#[test]
+fn on_a_stock_kernel_each_close_publishes_what_is_dirty() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"one");
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "one");
+    assert_eq!(world.changes(), 1);
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.changes(), 0, "nothing is dirty");
+    file.write(3, b" two");
+    assert_eq!(file.flush(false), 0);
+    file.release();
+    assert_eq!(world.store.bytes("a").unwrap(), "one two");
+    assert_eq!(world.changes(), 1);
+    assert_eq!(world.stats().release_publishes, 0);
+}
+
+/// dup, fork, and a shell's `(a; b) > f`: FLUSH for each, of which one is the last.
+#[test]
+fn closes_that_are_not_the_last_put_nothing_and_the_last_puts_once() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    for round in 0..5 {
+        file.write(round, b"x");
+        assert_eq!(file.flush(false), 0);
+    }
+    assert_eq!(world.changes(), 0);
+    assert_eq!(world.store.bytes("a"), None);
+    assert_eq!(file.flush(true), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "xxxxx");
+    file.release();
+    assert_eq!(world.changes(), 1);
+    assert_eq!(world.stats().release_publishes, 0);
+    assert_eq!(world.stats().file_handles, 0);
+    assert!(world.filesystem.unsaved().is_empty());
+}
+
+#[test]
+fn the_last_flush_is_answered_after_the_put() {
+    let world = World::new(CloseMode::Release);
+    let gate = world.store.gate(Call::Put);
+    let file = world.create("a");
+    file.write(0, b"1");
+    let flush = world.kernel.send(file.ino, file.flush_op(true), &[]);
+    world.wait_for(Call::Put);
+    assert!(!world.kernel.is_answered(flush));
+    gate.open();
+    assert_eq!(world.kernel.answer(flush).errno, 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "1");
+}
+
+/// `mmap; close; store; munmap`: the close cannot be the last reference's, and the bytes come after.
+#[test]
+fn release_publishes_what_a_mapping_stored_and_is_answered_after_the_put() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    file.write(0, b"early");
+    assert_eq!(file.flush(false), 0);
+    file.write_mapped(0, b"later");
+    assert_eq!(world.changes(), 0);
+    let gate = world.store.gate(Call::Put);
+    let release = file.send_release();
+    world.wait_for(Call::Put);
+    assert!(!world.kernel.is_answered(release));
+    gate.open();
+    assert_eq!(world.kernel.answer(release).errno, 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "later");
+    assert_eq!(world.count(Call::Put), 1);
+    assert_eq!(world.stats().release_publishes, 1);
+}
+
+/// A descriptor in a socket, aio, a fixed file of io_uring: nothing is ever the last FLUSH, and
+/// sometimes no FLUSH comes at all (knfsd).
+#[test]
+fn release_publishes_where_no_flush_came() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    file.write(0, b"1");
+    file.release();
+    assert_eq!(world.store.bytes("a").unwrap(), "1");
+    assert_eq!(world.changes(), 1);
+}
+
+#[test]
+fn other_requests_are_answered_while_a_release_waits_for_the_store() {
+    let world = World::new(CloseMode::Release);
+    let gate = world.store.gate(Call::Put);
+    let file = world.create("a");
+    file.write(0, b"12345");
+    let release = file.send_release();
+    world.wait_for(Call::Put);
+    // The door has one thread: an upload on it would hold this back.
+    assert_eq!(world.kernel.size(file.ino), 5);
+    assert!(!world.kernel.is_answered(release));
+    gate.open();
+    world.kernel.answer(release);
+}
+
+#[test]
+fn a_refused_put_is_the_answer_of_the_last_flush_and_of_no_other() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    world.store.inject(Call::Put, refused);
+    file.write(0, b"1");
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(file.flush(true), EACCES);
+    file.release();
+    world.drain();
+    assert_eq!(world.changes(), 1, "a refusal is final");
+    assert_eq!(world.store.bytes("a"), None);
+    assert_eq!(world.stats().lost_files, 1);
+}
+
+#[test]
+fn a_closer_that_was_told_does_not_wait_for_the_retry() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    file.write(0, b"1");
+    let timeout = Fault::Fail(StoreErrorKind::Timeout);
+    world.store.inject(Call::Put, timeout);
+    assert_eq!(file.flush(true), ETIMEDOUT);
+    let gate = world.store.gate(Call::Put);
+    // Its answer comes although the store answers nobody.
+    file.release();
+    gate.open();
+    world.drain();
+    assert_eq!(world.store.bytes("a").unwrap(), "1");
+    assert_eq!(world.stats().lost_files, 0);
+}
+
+#[test]
+fn a_failure_that_no_close_told_of_is_told_by_the_next_open_once() {
+    let world = World::new(CloseMode::Release);
+    world.store.plant("a", "old");
+    let ino = world.kernel.lookup(ROOT, "a");
+    let file = world.open(ino, O_RDWR);
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    // An fsync was told of a failure; the closer, perhaps another process, was not.
+    file.write(0, b"new");
+    world.store.inject(Call::Put, refused);
+    assert_eq!(file.fsync(), EACCES);
+    assert_eq!(file.flush(false), 0);
+    world.store.inject(Call::Put, refused);
+    file.release();
+    assert_eq!(world.store.bytes("a").unwrap(), "old");
+    assert_eq!(world.kernel.open(ino, O_RDONLY).unwrap_err(), EIO);
+    world.open(ino, O_RDONLY);
+    assert_eq!(world.stats().lost_files, 1);
+}
+
+#[test]
+fn fsync_publishes_in_both_modes() {
+    for mode in [CloseMode::Flush, CloseMode::Release] {
+        let world = World::new(mode);
+        let file = world.create("a");
+        file.write(0, b"1");
+        assert_eq!(file.fsync(), 0);
+        assert_eq!(world.store.bytes("a").unwrap(), "1");
+        assert_eq!(file.flush(true), 0);
+        file.release();
+        assert_eq!(world.changes(), 1, "{mode:?}");
+    }
+}
+
+#[test]
+fn each_of_two_opens_publishes_what_is_dirty_at_its_last_close() {
+    let world = World::new(CloseMode::Release);
+    let left = world.create("a");
+    let right = world.open(left.ino, O_WRONLY);
+    left.write(0, b"left ");
+    right.write(5, b"half");
+    assert_eq!(left.flush(true), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "left half");
+    right.write(9, b" right");
+    left.release();
+    assert_eq!(
+        world.store.bytes("a").unwrap(),
+        "left half",
+        "not its bytes"
+    );
+    assert_eq!(right.flush(true), 0);
+    right.release();
+    assert_eq!(world.store.bytes("a").unwrap(), "left half right");
+    assert_eq!(world.changes(), 2);
+}
+
+#[test]
+fn a_release_that_no_last_flush_preceded_publishes_though_another_writer_is_left() {
+    let world = World::new(CloseMode::Release);
+    let mapped = world.create("a");
+    let other = world.open(mapped.ino, O_WRONLY);
+    assert_eq!(mapped.flush(false), 0);
+    mapped.write_mapped(0, b"stored");
+    mapped.release();
+    assert_eq!(world.store.bytes("a").unwrap(), "stored");
+    assert_eq!(other.flush(true), 0);
+    other.release();
+    assert_eq!(world.changes(), 1);
+}
+
+#[test]
+fn a_failed_release_leaves_the_bytes_to_the_writer_that_is_left() {
+    let world = World::new(CloseMode::Release);
+    let first = world.create("a");
+    let second = world.open(first.ino, O_WRONLY);
+    first.write(0, b"1");
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    world.store.inject(Call::Put, refused);
+    first.release();
+    assert_eq!(world.stats().lost_files, 0);
+    assert_eq!(second.flush(true), 0);
+    second.release();
+    assert_eq!(world.store.bytes("a").unwrap(), "1");
+}
+
+#[test]
+fn a_reader_s_closes_say_nothing_of_the_writer_s_bytes() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    file.write(0, b"half");
+    let reader = world.open(file.ino, O_RDONLY);
+    assert_eq!(reader.flush(true), 0);
+    reader.release();
+    assert_eq!(world.changes(), 0);
+    assert_eq!(file.flush(true), 0);
+    assert_eq!(world.changes(), 1);
+}
+
+#[test]
+fn a_drain_publishes_what_no_last_close_has_yet() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    file.write(0, b"1");
+    assert_eq!(file.flush(false), 0);
+    world.drain();
+    assert_eq!(world.store.bytes("a").unwrap(), "1");
+}
+
+#[test]
+fn a_drain_waits_for_a_release_whose_closer_was_answered() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    file.write(0, b"1");
+    let timeout = Fault::Fail(StoreErrorKind::Timeout);
+    world.store.inject(Call::Put, timeout);
+    assert_eq!(file.flush(true), ETIMEDOUT);
+    file.release();
+    world.drain();
+    assert!(world.filesystem.unsaved().is_empty());
+    assert_eq!(world.store.bytes("a").unwrap(), "1");
+}
+
+#[test]
+fn a_close_that_is_not_the_last_sends_full_parts_early() {
+    let world = World::new(CloseMode::Release);
+    let file = world.create("a");
+    let piece = vec![7; 64 << 10];
+    let size = 2 * PART + piece.len() as u64;
+    for offset in (0..size).step_by(piece.len()) {
+        file.write(offset, &piece);
+    }
+    assert_eq!(file.flush(false), 0);
+    // The second part is full, and its writer has not moved past it by a whole one.
+    while world.store.count_called(Call::PutPart) < 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(world.store.bytes("a"), None);
+    assert_eq!(file.flush(true), 0);
+    assert_eq!(world.store.bytes("a").unwrap().len() as u64, size);
+    assert_eq!(world.count(Call::PutPart), 3);
+}
+
+/// The decisions alone: every case there is.
+#[test]
+fn a_release_that_has_dirty_bytes_never_leaves_them_to_nobody() {
+    let outcomes = [None, Some(LastFlush::Published), Some(LastFlush::Failed)];
+    for mode in [CloseMode::Flush, CloseMode::Release] {
+        for last_flush in outcomes {
+            for bits in 0..8 {
+                let it = Released {
+                    writable: bits & 1 != 0,
+                    last_writer: bits & 3 == 3,
+                    dirty: bits & 4 != 0,
+                    last_flush,
+                };
+                let what = mode.at_release(it);
+                if it.last_writer && it.dirty {
+                    assert_ne!(what, AtRelease::Answer, "{mode:?} {it:?}");
+                }
+                if !it.writable || !it.dirty {
+                    assert_eq!(what, AtRelease::Answer, "{mode:?} {it:?}");
+                }
+                let told = last_flush == Some(LastFlush::Failed);
+                if mode == CloseMode::Flush || !told {
+                    assert_ne!(what, AtRelease::Retry, "{mode:?} {it:?}");
+                }
+            }
+        }
+    }
+}
