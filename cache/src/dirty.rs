@@ -190,13 +190,21 @@ impl Writer {
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
         let ladder = Ladder::growing(config.part_size, &limits);
+        let memory = Memory::new(config.memory.clone(), config.staging.is_some());
+        // A part that was staged is read while it is sent; a whole object is read before.
+        let whole_max = match config.staging {
+            Some(_) => memory.readback.bound(),
+            None => u64::MAX,
+        };
         Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),
-            memory: Memory::new(config.memory.clone(), config.staging.is_some()),
+            memory,
             limits,
             ladder,
             // Two parts in one request cost one round trip; in parts they cost four.
-            put_max: (2 * ladder.first_size()).min(limits.part_max),
+            put_max: (2 * ladder.first_size())
+                .min(limits.part_max)
+                .min(whole_max),
             store,
             reader,
             runtime,

@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -147,6 +149,85 @@ pub struct Fetched {
     pub body: Box<dyn Body>,
 }
 
+/// Some bytes of a part.
+#[derive(Debug, Clone)]
+pub enum PartBytes {
+    /// In memory.
+    Here(Bytes),
+    /// To be read.
+    Later(Later),
+}
+
+impl PartBytes {
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Here(bytes) => bytes.len() as u64,
+            Self::Later(later) => later.len,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its bytes. Waits for the disk.
+    ///
+    /// # Errors
+    /// `Broken` if they cannot be read.
+    pub async fn bytes(&self) -> StoreResult<Bytes> {
+        match self {
+            Self::Here(bytes) => Ok(bytes.clone()),
+            Self::Later(later) => later.bytes().await,
+        }
+    }
+}
+
+/// Bytes that are read each time they are sent, and take memory only meanwhile.
+#[derive(Clone)]
+pub struct Later {
+    len: u64,
+    read: Arc<ReadLater>,
+}
+
+type ReadLater = dyn Fn() -> BoxFuture<'static, io::Result<Bytes>> + Send + Sync;
+
+impl Later {
+    /// `len` bytes that `read` gives.
+    pub fn new(
+        len: u64,
+        read: impl Fn() -> BoxFuture<'static, io::Result<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            len,
+            read: Arc::new(read),
+        }
+    }
+
+    async fn bytes(&self) -> StoreResult<Bytes> {
+        let failed = |source: Option<io::Error>| StoreError {
+            source: source.map(Into::into),
+            ..StoreError::new(
+                StoreErrorKind::Broken,
+                "staged bytes cannot be read to be sent",
+            )
+        };
+        let bytes = (self.read)().await.map_err(|error| failed(Some(error)))?;
+        if bytes.len() as u64 == self.len {
+            Ok(bytes)
+        } else {
+            Err(failed(None))
+        }
+    }
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Later({} bytes)", self.len)
+    }
+}
+
 /// A multipart upload under way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UploadId(pub String);
@@ -214,12 +295,14 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
     ) -> BoxFuture<'a, StoreResult<UploadId>>;
 
     /// Uploads part `number`, 5 MiB to 5 GiB but for the last. Sending a number again replaces it.
+    /// Bytes that are not in memory are read when their turn comes, a few at a time, and may be read
+    /// several times.
     fn put_part<'a>(
         &'a self,
         key: &'a Key,
         upload: &'a UploadId,
         number: u32,
-        body: Vec<Bytes>,
+        body: Vec<PartBytes>,
     ) -> BoxFuture<'a, StoreResult<Part>>;
 
     /// Makes part `number` of bytes that the store already has, by `If-Match` on the source.

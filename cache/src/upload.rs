@@ -13,9 +13,9 @@
 //! object ends there. The second half doubles often enough to reach 5 TiB from any P that S3
 //! allows. Where the size is known before the first part is sent, all parts are equal instead.
 //!
-//! A part is a whole body in memory when it is sent. Past the first half that is more than the
-//! readback's budget sooner or later: the only place where a size follows from S3's limits and not
-//! from ours.
+//! A part whose staged bytes fit what is set aside to read them back is a whole body in memory when
+//! it is sent. Past the first half parts outgrow that sooner or later; of those the staged bytes are
+//! read while they are sent, so memory does not follow from S3's limits.
 
 use std::collections::BTreeSet;
 

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ackfs_cache::budget::Budget;
@@ -18,6 +18,7 @@ use ackfs_cache::disk::{self, Staging};
 use ackfs_cache::index::{DiskCache, DiskError};
 use ackfs_cache::read::{ReadCache, ReadConfig};
 use ackfs_cache::store::ObjectStore;
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -64,6 +65,9 @@ pub enum StartError {
     /// The metrics listener cannot have its address.
     #[error("--metrics {0}: {1}; choose another address")]
     Metrics(SocketAddr, #[source] io::Error),
+    /// A signal came before it served.
+    #[error("stopped by {0} before it was mounted")]
+    Stopped(&'static str),
     /// The system refused threads, signals or descriptors.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -165,8 +169,19 @@ impl fmt::Display for Ready {
     }
 }
 
+/// A mount that serves, but for the runtime that it does it on.
+struct Begun {
+    parts: Parts,
+    asked: mpsc::Receiver<Asked>,
+    signals: life::Signals,
+    control: Option<JoinHandle<()>>,
+    ready: Ready,
+}
+
 impl Daemon {
-    /// Mounts and serves as `config` says. Waits for the store and the disk.
+    /// Mounts and serves as `config` says. Waits for the store and the disk; SIGTERM and SIGINT end
+    /// the wait at once, also for a process that the kernel does not end by itself (PID 1 of a
+    /// container).
     ///
     /// # Errors
     /// As [`StartError`]; nothing is left mounted then.
@@ -186,20 +201,49 @@ impl Daemon {
             .thread_name("worker")
             .enable_all()
             .build()?;
-        let entered = runtime.enter();
-        let handle = runtime.handle().clone();
+        let begun = {
+            let _entered = runtime.enter();
+            Self::begin(config, dir, runtime.handle())
+        };
+        match begun {
+            Ok(begun) => Ok(Self {
+                parts: begun.parts,
+                asked: begun.asked,
+                waiting: Vec::new(),
+                signals: begun.signals,
+                control: begun.control,
+                ready: begun.ready,
+                drain_timeout: config.drain_timeout,
+                runtime,
+            }),
+            Err(error) => {
+                // Dropping it would wait for a name's resolution or a disk that nobody waits for.
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    fn begin(config: &Config, dir: PathBuf, runtime: &Runtime) -> Result<Begun, StartError> {
+        let mut signals = life::Signals::new()?;
+        let handle = runtime.clone();
         let metrics = Arc::new(Metrics::default());
         let socket = bind_control(config, &dir)?;
 
         let s3 = s3_config(&config.source.bucket, &config.store, config.mount.read_only);
-        let (store, found) = runtime.block_on(S3Store::connect(s3, &config.source.prefix))?;
+        let connecting = S3Store::connect(s3, &config.source.prefix);
+        let (store, found) = runtime.block_on(signals.unless(connecting))??;
         // The store is ours alone, so nobody was first.
         let _ = store.set_telemetry(metrics.store_telemetry());
         let endpoint = found
             .endpoint_url
             .unwrap_or_else(|| format!("AWS S3 in {}", found.region));
-        let room =
-            Room::take(&config.cache, &config.cache_name(&endpoint)).map_err(StartError::Cache)?;
+        let (cache, name) = (config.cache.clone(), config.cache_name(&endpoint));
+        let taking = runtime.spawn_blocking(move || Room::take(&cache, &name));
+        let room = runtime
+            .block_on(signals.unless(taking))?
+            .map_err(io::Error::other)?
+            .map_err(StartError::Cache)?;
         let disk = room.as_ref().map(|room| room.disk.clone());
 
         let staging = match &room {
@@ -249,10 +293,7 @@ impl Daemon {
             ),
             None => None,
         };
-        // From here on a signal ends the mount in order; before, it ends the process, which holds
-        // nothing yet.
-        let signals = life::Signals::new()?;
-        let mounted = Arc::new(Mounted::mount(&dir, &mount_options(config))?);
+        let mounted = Arc::new(mount(config, &dir, runtime, &mut signals)?);
         fs.attach(mounted.kernel());
         let (close_mode, close_reason) = close_mode_of(&mounted.info());
         fs.set_close_mode(close_mode);
@@ -290,16 +331,12 @@ impl Daemon {
         }
         let (ask, asked) = mpsc::channel(8);
         let control = socket.map(|socket| tokio::spawn(socket.serve(ask)));
-        drop(entered);
-        Ok(Self {
+        Ok(Begun {
             parts,
             asked,
-            waiting: Vec::new(),
             signals,
             control,
             ready,
-            drain_timeout: config.drain_timeout,
-            runtime,
         })
     }
 
@@ -430,9 +467,34 @@ fn mount_options(config: &Config) -> MountOptions {
     }
 }
 
+/// Mounts, unless a signal comes first. What the kernel is just doing is waited for, so that no dead
+/// mount stays behind, until a second signal.
+fn mount(
+    config: &Config,
+    dir: &Path,
+    runtime: &Runtime,
+    signals: &mut life::Signals,
+) -> Result<Mounted, StartError> {
+    let (dir, options) = (dir.to_owned(), mount_options(config));
+    runtime.block_on(async {
+        let mut mounting = runtime.spawn_blocking(move || Mounted::mount(&dir, &options));
+        match signals.unless(&mut mounting).await {
+            Ok(mounted) => Ok(mounted.map_err(io::Error::other)??),
+            Err(stopped) => {
+                tokio::select! {
+                    // Dropping it unmounts.
+                    mounted = mounting => drop(mounted),
+                    _ = signals.next() => {}
+                }
+                Err(stopped)
+            }
+        }
+    })
+}
+
 /// A mount without a control socket is worth having; one on a directory that another ackfs serves
 /// is not.
-fn bind_control(config: &Config, dir: &std::path::Path) -> Result<Option<Socket>, StartError> {
+fn bind_control(config: &Config, dir: &Path) -> Result<Option<Socket>, StartError> {
     match Socket::bind(&config.runtime_dirs, dir) {
         Ok(socket) => Ok(Some(socket)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {

@@ -42,9 +42,17 @@ pub fn start(config: &LogConfig) {
 
 /// Writes `line` to stdout for whoever waits for it; errors are dropped as those of log lines.
 pub fn say(line: &str) {
+    let _ = try_say(line);
+}
+
+/// As [`say`], for those who want to know whether somebody still takes it.
+///
+/// # Errors
+/// `BrokenPipe` if nobody does.
+pub fn try_say(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
+    writeln!(out, "{line}")?;
+    out.flush()
 }
 
 /// Writes `line` to stderr, past the log's filter and format: what the user must see.

@@ -16,7 +16,7 @@ use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{
     BoxFuture, Condition, CopyMetadata, Fetched, Lane, ListPage, ListRequest, Metadata, ObjectInfo,
-    ObjectStore, Part, StoreResult, UploadId,
+    ObjectStore, Part, PartBytes, StoreResult, UploadId,
 };
 use bytes::Bytes;
 
@@ -32,6 +32,7 @@ mod lanes;
 mod list;
 mod lost;
 mod multipart;
+mod part_body;
 mod payload;
 mod probe;
 mod put;
@@ -132,7 +133,7 @@ impl ObjectStore for S3Store {
         key: &'a Key,
         upload: &'a UploadId,
         number: u32,
-        body: Vec<Bytes>,
+        body: Vec<PartBytes>,
     ) -> BoxFuture<'a, StoreResult<Part>> {
         Box::pin(self.core.put_part(key, upload, number, body))
     }

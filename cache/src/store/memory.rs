@@ -16,7 +16,8 @@ use tokio::sync::watch;
 
 use super::{
     Body, BoxFuture, Condition, CopyMetadata, Fetched, Lane, ListEntry, ListPage, ListRequest,
-    Metadata, ObjectInfo, ObjectStore, Part, StoreError, StoreErrorKind, StoreResult, UploadId,
+    Metadata, ObjectInfo, ObjectStore, Part, PartBytes, StoreError, StoreErrorKind, StoreResult,
+    UploadId,
 };
 use crate::extent::Extent;
 use crate::object::{ETag, Key, ObjectId};
@@ -527,11 +528,15 @@ impl ObjectStore for MemoryStore {
         key: &'a Key,
         upload: &'a UploadId,
         number: u32,
-        body: Vec<Bytes>,
+        body: Vec<PartBytes>,
     ) -> BoxFuture<'a, StoreResult<Part>> {
         Box::pin(async move {
             let fault = self.enter(Call::PutPart, key.as_str()).await?;
-            let part = self.state.lock().part(upload, number, concat(&body))?;
+            let mut all = Vec::new();
+            for piece in &body {
+                all.extend_from_slice(&piece.bytes().await?);
+            }
+            let part = self.state.lock().part(upload, number, all.into())?;
             leave(fault, part)
         })
     }

@@ -1,6 +1,6 @@
 //! The bytes of a request to the store: slices of the buffers that hold them, zeros for holes, and
 //! what was staged, read back into memory that is set aside for it. Nothing is copied that is in
-//! memory already.
+//! memory already. A part that is larger than what is set aside is read back while it is sent.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::dirty::WriteError;
 use crate::dirty::buffer::{Found, Paid};
 use crate::dirty::file::Inner;
 use crate::extent::Extent;
+use crate::store::{Later, PartBytes};
 
 /// A body, and the memory that it keeps in use while it is sent.
 #[derive(Debug, Default)]
@@ -20,6 +21,28 @@ pub(crate) struct Payload {
     /// In bytes.
     pub(crate) len: u64,
     held: Held,
+}
+
+/// The body of a part.
+#[derive(Debug)]
+pub(crate) struct PartPayload {
+    /// In order, without gaps.
+    pub(crate) pieces: Vec<PartBytes>,
+    /// In bytes.
+    pub(crate) len: u64,
+    _held: Held,
+}
+
+/// Staged bytes that were read back, and the memory that they take.
+struct ReadBack {
+    bytes: Bytes,
+    _grant: Grant,
+}
+
+impl AsRef<[u8]> for ReadBack {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Memory that goes back when this is dropped.
@@ -49,11 +72,7 @@ impl Inner {
         &self,
         found: Vec<(Extent, Option<Found>)>,
     ) -> Result<Payload, WriteError> {
-        let staged = found.iter().map(|(extent, found)| match found {
-            Some(Found::Staged { .. }) => extent.len,
-            _ => 0,
-        });
-        let staged: u64 = staged.sum();
+        let staged = staged_bytes(&found);
         let mut payload = Payload::default();
         if staged > 0 {
             payload.held.readback = Some(self.writer.memory.readback.take(staged).await);
@@ -74,4 +93,70 @@ impl Inner {
         }
         Ok(payload)
     }
+
+    /// The body of a part that `found` makes. If more of it is staged than is set aside to read
+    /// back, as of the large parts at the end of a huge object, that is read while it is sent.
+    /// Waits as [`Inner::payload`].
+    ///
+    /// # Errors
+    /// `Staging` if the disk fails.
+    pub(crate) async fn part_payload(
+        &self,
+        found: Vec<(Extent, Option<Found>)>,
+    ) -> Result<PartPayload, WriteError> {
+        let readback = &self.writer.memory.readback;
+        if staged_bytes(&found) <= readback.bound() {
+            let payload = self.payload(found).await?;
+            return Ok(PartPayload {
+                pieces: payload.bytes.into_iter().map(PartBytes::Here).collect(),
+                len: payload.len,
+                _held: payload.held,
+            });
+        }
+        let mut pieces = Vec::new();
+        let mut len = 0;
+        let mut held = Held::default();
+        for (extent, found) in found {
+            len += extent.len;
+            match found {
+                None => {
+                    let mut zeros = Vec::new();
+                    push_zeros(&mut zeros, extent.len);
+                    pieces.extend(zeros.into_iter().map(PartBytes::Here));
+                }
+                Some(Found::Memory { bytes, paid }) => {
+                    pieces.push(PartBytes::Here(bytes));
+                    held.paid.push(paid);
+                }
+                Some(Found::Staged { staged, skip }) => {
+                    let (len, readback) = (extent.len, readback.clone());
+                    let later = Later::new(len, move || {
+                        let (staged, readback) = (staged.clone(), readback.clone());
+                        Box::pin(async move {
+                            let grant = readback.take(len).await;
+                            let bytes = staged.read_bytes(skip, len as usize).await?;
+                            Ok(Bytes::from_owner(ReadBack {
+                                bytes,
+                                _grant: grant,
+                            }))
+                        })
+                    });
+                    pieces.push(PartBytes::Later(later));
+                }
+            }
+        }
+        Ok(PartPayload {
+            pieces,
+            len,
+            _held: held,
+        })
+    }
+}
+
+fn staged_bytes(found: &[(Extent, Option<Found>)]) -> u64 {
+    let staged = found.iter().map(|(extent, found)| match found {
+        Some(Found::Staged { .. }) => extent.len,
+        _ => 0,
+    });
+    staged.sum()
 }

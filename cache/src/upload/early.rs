@@ -179,10 +179,10 @@ impl Inner {
                 None => state.content.find(extent),
             }
         };
-        let mut payload = self.payload(found).await?;
-        let bytes = std::mem::take(&mut payload.bytes);
+        let mut payload = self.part_payload(found).await?;
+        let pieces = std::mem::take(&mut payload.pieces);
         let store = &self.writer.store;
-        let part = store.put_part(&key, &settle.id, number, bytes).await?;
+        let part = store.put_part(&key, &settle.id, number, pieces).await?;
         drop(permit);
         self.writer.count_uploaded(payload.len);
         settle.part = Some(Part {

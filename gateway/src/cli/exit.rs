@@ -23,6 +23,10 @@ pub enum Exit {
     Denied = 77,
     /// The file of `--config` is bad.
     Config = 78,
+    /// SIGINT ended a start, with the number that shells give.
+    Interrupted = 130,
+    /// SIGTERM ended a start, with the number that shells give.
+    Terminated = 143,
 }
 
 impl Exit {
@@ -35,6 +39,8 @@ impl Exit {
             Self::Unsaved,
             Self::Denied,
             Self::Config,
+            Self::Interrupted,
+            Self::Terminated,
         ];
         known
             .into_iter()
@@ -53,7 +59,9 @@ Exit status:
   73  cannot mount: the directory, /dev/fuse, the rights or the cache directory
   75  bytes that were written are not in the store; each file is listed
   77  the store refuses the credentials
-  78  the configuration file is bad";
+  78  the configuration file is bad
+ 130  SIGINT came before it was mounted
+ 143  SIGTERM came before it was mounted";
 
 /// A command that did not work: its status and what to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,14 +34,23 @@ pub(super) fn run(
     let config = Config::load(args.source, &args.dir, matches, host)?;
     logging::start(&config.log);
     if args.in_background {
-        leave_terminal();
+        leave_directory();
     }
     let daemon = Daemon::start(&config)?;
     if args.with_parent {
         end_with_stdin();
     }
-    logging::say(&daemon.ready().to_string());
     if args.in_background {
+        // Not before: Ctrl-C at the command that waits for us is meant for us too.
+        leave_terminal();
+    }
+    let said = logging::try_say(&daemon.ready().to_string());
+    if args.in_background {
+        if let Err(error) = said {
+            let ended = finish(&daemon.stop());
+            let message = format!("the command that started it is gone ({error}); unmounted");
+            return ended.and(Err(Failure::plain(message)));
+        }
         leave_output();
     }
     finish(&daemon.run())
@@ -87,6 +96,8 @@ impl From<StartError> for Failure {
             | StartError::Dir(_)
             | StartError::Mount(_) => Exit::CannotMount,
             StartError::Metrics(..) => Exit::Usage,
+            StartError::Stopped("SIGINT") => Exit::Interrupted,
+            StartError::Stopped(_) => Exit::Terminated,
             StartError::System(_) => Exit::Failed,
         };
         if let Some(cause) = error.source() {
@@ -152,11 +163,15 @@ fn end_with_stdin() {
     }
 }
 
-/// A session of our own: the terminal's Ctrl-C and hang-up are not for us. And no directory is held.
+/// A session of our own: the terminal's Ctrl-C and hang-up are not for us.
 fn leave_terminal() {
     if let Err(error) = nix::unistd::setsid() {
         tracing::debug!(%error, "the background process stays in its session");
     }
+}
+
+/// No directory is held.
+fn leave_directory() {
     if let Err(error) = std::env::set_current_dir("/") {
         tracing::debug!(%error, "the background process stays in its directory");
     }
@@ -225,6 +240,8 @@ mod tests {
                 StartError::Cache(DiskError::InUse("/c".into())),
                 Exit::CannotMount,
             ),
+            (StartError::Stopped("SIGINT"), Exit::Interrupted),
+            (StartError::Stopped("SIGTERM"), Exit::Terminated),
         ] {
             let failure = Failure::from(error);
             assert_eq!(failure.exit, exit, "{failure}");

@@ -9,6 +9,8 @@
 //! umount(8)          connection ended -> drained -> ended
 //! --force, or a second signal: no more waiting at any of these
 //! ```
+//! A signal before it serves ends the start at once, see [`Daemon::start`].
+//!
 //! A drain that takes longer than `--drain-timeout` ends with what is not saved, by name.
 
 use std::io;
@@ -21,7 +23,7 @@ use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use crate::control::{Answer, Ask, Asked, Progress, UnsavedFile, files};
 
-use super::{Daemon, Parts};
+use super::{Daemon, Parts, StartError};
 
 /// How often a drain says how far it is.
 const PROGRESS: Duration = Duration::from_secs(3);
@@ -60,7 +62,20 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// Waits for `work`, unless a signal comes first: then nobody waits for it any more.
+    pub(super) async fn unless<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, StartError> {
+        tokio::select! {
+            biased;
+            signal = self.next() => Err(StartError::Stopped(signal)),
+            done = work => Ok(done),
+        }
+    }
+
+    /// Waits for a signal and gives its name.
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

@@ -66,7 +66,7 @@ impl Filesystem {
             Ok(dirty) => dirty.set_size(size).await.map_err(FsError::from),
             Err(error) => Err(error),
         };
-        let others = {
+        let (others, dirty) = {
             let mut state = inode.state.lock();
             state.writers -= 1;
             if cut.is_ok() {
@@ -74,12 +74,13 @@ impl Filesystem {
                 state.mtime_set = false;
                 state.told = None;
             }
-            state.writers > 0
+            let dirty = state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty());
+            (state.writers > 0, dirty)
         };
         if others {
             return cut;
         }
-        if cut.is_err() && !self.is_dirty(inode) {
+        if cut.is_err() && !dirty {
             self.settle(inode);
             return cut;
         }
@@ -94,12 +95,6 @@ impl Filesystem {
                 Err(error)
             }
         }
-    }
-
-    /// Whether a publish of the inode has something to send.
-    fn is_dirty(&self, inode: &Inode) -> bool {
-        let state = inode.state.lock();
-        state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
     }
 
     async fn set_metadata(&self, inode: &Arc<Inode>, set: &SetAttr) -> FsResult<()> {

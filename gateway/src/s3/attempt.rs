@@ -70,6 +70,14 @@ pub(super) struct Ended<T> {
 }
 
 impl<T> Ended<T> {
+    /// A call that failed before anything was sent.
+    pub(super) fn unsent(error: StoreError) -> Self {
+        Self {
+            result: Err(error.into()),
+            unsure: false,
+        }
+    }
+
     /// The result, for calls that are the same however often they are carried out.
     pub(super) fn settle(self) -> Result<T, StoreError> {
         self.result.map_err(|failure| failure.error)

@@ -50,7 +50,7 @@ use super::stats::{Kind, Recorder};
 const CONNECT_MAX: Duration = Duration::from_millis(3100);
 
 /// How long a mount waits for a store that does not answer before it gives up.
-const CHECK_MAX: Duration = Duration::from_secs(15);
+pub(super) const CHECK_MAX: Duration = Duration::from_secs(15);
 
 /// How long finding credentials may take: a machine's role takes a few requests.
 const CREDENTIALS_MAX: Duration = Duration::from_secs(15);

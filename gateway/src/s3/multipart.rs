@@ -12,18 +12,18 @@
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{
-    Condition, Metadata, Part, StoreError, StoreErrorKind, StoreResult, UploadId,
+    Condition, Metadata, Part, PartBytes, StoreError, StoreErrorKind, StoreResult, UploadId,
 };
 use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
 };
-use bytes::Bytes;
 
 use super::attempt::Ended;
 use super::core::{Core, etag};
 use super::error::Failure;
 use super::lost::{Fingerprint, Verdict};
-use super::payload::{CRC32, CRC64NVME, Choice, Payload};
+use super::part_body::PartBody;
+use super::payload::{CRC32, CRC64NVME, Choice};
 use super::probe::Honoured;
 use super::put::{refused, with_condition, with_metadata};
 use super::stats::Kind;
@@ -112,9 +112,9 @@ impl Core {
         key: &Key,
         upload: &UploadId,
         number: u32,
-        body: Vec<Bytes>,
+        body: Vec<PartBytes>,
     ) -> StoreResult<Part> {
-        let payload = Payload::new(body);
+        let payload = PartBody::new(body);
         let choice = self.policy.choice();
         let first = self.part_once(key, upload, number, &payload, choice).await;
         let part = match &first.result {
@@ -138,10 +138,13 @@ impl Core {
         key: &Key,
         upload: &UploadId,
         number: u32,
-        payload: &Payload,
+        payload: &PartBody,
         choice: Choice,
     ) -> Ended<Part> {
-        let sum = payload.sum(choice);
+        let sum = match payload.sum(choice).await {
+            Ok(sum) => sum,
+            Err(error) => return Ended::unsent(error),
+        };
         let checksum = sum.named();
         let (crc64, crc32, md5) = sum.columns();
         let call = self.upload_call(Kind::Part, key, payload.len());

@@ -68,25 +68,48 @@ impl Payload {
         digest.finalize().into()
     }
 
-    fn crc(&self, algorithm: CrcAlgorithm) -> u64 {
-        let mut digest = crc_fast::Digest::new(algorithm);
-        for chunk in self.chunks.iter() {
-            digest.update(chunk);
-        }
-        digest.finalize()
-    }
-
     /// The checksum that `choice` asks for.
     pub(super) fn sum(&self, choice: Choice) -> Sum {
+        let mut summing = Summing::new(choice);
+        for chunk in self.chunks.iter() {
+            summing.update(chunk);
+        }
+        summing.finish()
+    }
+}
+
+/// A checksum of bytes that come one after the other.
+pub(super) enum Summing {
+    Crc64Nvme(crc_fast::Digest),
+    Crc32(crc_fast::Digest),
+    Md5(Md5),
+}
+
+impl Summing {
+    pub(super) fn new(choice: Choice) -> Self {
         match choice {
-            Choice::Crc64Nvme => {
-                Sum::Crc64Nvme(STANDARD.encode(self.crc(CrcAlgorithm::Crc64Nvme).to_be_bytes()))
+            Choice::Crc64Nvme => Self::Crc64Nvme(crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme)),
+            Choice::Crc32 => Self::Crc32(crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc)),
+            Choice::Md5 => Self::Md5(Md5::new()),
+        }
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Crc64Nvme(digest) | Self::Crc32(digest) => digest.update(bytes),
+            Self::Md5(digest) => Digest::update(digest, bytes),
+        }
+    }
+
+    pub(super) fn finish(self) -> Sum {
+        match self {
+            Self::Crc64Nvme(digest) => {
+                Sum::Crc64Nvme(STANDARD.encode(digest.finalize().to_be_bytes()))
             }
-            Choice::Crc32 => {
-                let crc = self.crc(CrcAlgorithm::Crc32IsoHdlc) as u32;
-                Sum::Crc32(STANDARD.encode(crc.to_be_bytes()))
+            Self::Crc32(digest) => {
+                Sum::Crc32(STANDARD.encode((digest.finalize() as u32).to_be_bytes()))
             }
-            Choice::Md5 => Sum::Md5(STANDARD.encode(self.md5())),
+            Self::Md5(digest) => Sum::Md5(STANDARD.encode(digest.finalize())),
         }
     }
 }

@@ -17,7 +17,8 @@ use ackfs_cache::object::Key;
 use ackfs_cache::store::{Condition, StoreErrorKind, StoreResult};
 use tracing::{debug, warn};
 
-use super::attempt::random;
+use super::attempt::{Call, random};
+use super::connect::CHECK_MAX;
 use super::core::Core;
 use super::error::Failure;
 use super::payload::Payload;
@@ -166,8 +167,15 @@ impl Core {
             Condition::Matches(etag) => (None, Some(etag.as_str().to_owned())),
         };
         let empty = Payload::new(Vec::new());
+        // A mount waits for the answer: `--store-timeout` is for bytes that are to be saved.
+        let limit = self.config.store_timeout.min(CHECK_MAX);
+        let call = Call {
+            limit,
+            attempt_limit: limit,
+            ..self.call(Kind::Put, key)
+        };
         let ended = self
-            .run(self.call(Kind::Put, key), || {
+            .run(call, || {
                 let request = self
                     .client
                     .put_object()

@@ -21,7 +21,8 @@ claims! {
         a_cache_that_is_in_use_is_refused,
         a_mount_without_a_disk_cache_works,
         reading_stays_within_the_memory_budget,
-        writing_stays_within_the_memory_budget;
+        writing_stays_within_the_memory_budget,
+        large_parts_stay_within_the_memory_budget;
 }
 
 const MIB: usize = 1 << 20;
@@ -293,5 +294,32 @@ fn writing_stays_within_the_memory_budget(world: &World) {
     for writer in 0..4 {
         let found = world.witness().get(&format!("{writer}")).expect("there");
         assert_same(&found, &bytes(writer, 50 * MIB), "a written file");
+    }
+}
+
+/// A part was read back from the staging file whole before it was sent, however little memory had
+/// been set aside for that.
+fn large_parts_stay_within_the_memory_budget(world: &World) {
+    let flags = "--memory 128MiB --part-size 64MiB";
+    let mount = world.mount_with(world.options().flags(flags));
+    process::reset_peak(mount.pid());
+    std::thread::scope(|scope| {
+        for writer in 0..2_u64 {
+            let mount = &mount;
+            scope.spawn(move || {
+                let mut file = File::create(mount.path(format!("{writer}"))).expect("create");
+                for index in 0..300 {
+                    let part = bytes_at(writer, index * MIB as u64, MIB);
+                    file.write_all(&part).expect("write");
+                }
+                assert_eq!(close(file), Ok(()));
+            });
+        }
+    });
+    let peak = mount.memory().peak_kib / 1024;
+    assert!(peak <= 128 + 64, "--memory and 64 MiB, not {peak} MiB");
+    for writer in 0..2 {
+        let found = world.witness().get(&format!("{writer}")).expect("there");
+        assert_same(&found, &bytes(writer, 300 * MIB), "a written file");
     }
 }

@@ -16,6 +16,7 @@ mod names;
 mod passthrough;
 mod race;
 mod reads;
+mod start;
 mod writes;
 
 use std::env;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ("passthrough", passthrough::CLAIMS),
         ("race", race::CLAIMS),
         ("reads", reads::CLAIMS),
+        ("start", start::CLAIMS),
         ("writes", writes::CLAIMS),
     ])
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use ackfs_tests::content::{assert_same, bytes};
 use ackfs_tests::posix::{self, close, errno};
 use ackfs_tests::{World, claims};
 use nix::errno::Errno;
@@ -24,6 +25,7 @@ claims! {
         unlink_removes_the_object,
         rename_moves_an_object,
         rename_replaces_an_object,
+        readers_of_a_removed_or_replaced_file_keep_its_bytes,
         rename_without_replace_keeps_both,
         rename_of_a_directory_says_exdev,
         a_file_being_written_can_be_renamed,
@@ -317,6 +319,33 @@ fn rename_replaces_an_object(world: &World) {
         refused(fs::rename(mount.path("file"), mount.path("dir"))),
         Errno::EISDIR
     );
+}
+
+fn readers_of_a_removed_or_replaced_file_keep_its_bytes(world: &World) {
+    // More than the memory holds: the rest goes to the staging file.
+    let len = 80 << 20;
+    let mount = world.mount_with(world.options().flags("--memory 64MiB --cache-size 64MiB"));
+    for (name, seed) in [("removed", 1), ("replaced", 2)] {
+        world.witness().put(name, &bytes(seed, len));
+        let file = File::open(mount.path(name)).expect("open");
+        let mut part = vec![0; 5000];
+        file.read_exact_at(&mut part, 7).expect("read");
+        ackfs_tests::process::reset_peak(mount.pid());
+        if name == "removed" {
+            fs::remove_file(mount.path(name)).expect("unlink");
+            assert_eq!(world.witness().get(name), None);
+        } else {
+            fs::write(mount.path("other"), "other").expect("write");
+            fs::rename(mount.path("other"), mount.path(name)).expect("rename");
+            assert_eq!(world.witness().get(name).as_deref(), Some(&b"other"[..]));
+        }
+        assert_eq!(file.metadata().expect("fstat").nlink(), 0);
+        let mut found = vec![0; len];
+        file.read_exact_at(&mut found, 0).expect("read");
+        assert_same(&found, &bytes(seed, len), name);
+        let peak = mount.memory().peak_kib / 1024;
+        assert!(peak <= 64 + 64, "--memory and 64 MiB, not {peak} MiB");
+    }
 }
 
 fn rename_without_replace_keeps_both(world: &World) {

@@ -11,7 +11,7 @@ use crate::extent::Extent;
 use crate::read::ReadConfig;
 use crate::store::{
     BoxFuture, Condition, CopyMetadata, Fetched, Lane, ListPage, ListRequest, ObjectInfo, Part,
-    StoreResult,
+    PartBytes, StoreResult,
 };
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl ObjectStore for Nowhere {
     fn create_multipart<'a>(&'a self, _: &'a Key, _: &'a Metadata) -> BoxFuture<'a, StoreResult<UploadId>> {
         accept(UploadId("u".to_owned()))
     }
-    fn put_part<'a>(&'a self, _: &'a Key, _: &'a UploadId, number: u32, _: Vec<Bytes>) -> BoxFuture<'a, StoreResult<Part>> {
+    fn put_part<'a>(&'a self, _: &'a Key, _: &'a UploadId, number: u32, _: Vec<PartBytes>) -> BoxFuture<'a, StoreResult<Part>> {
         accept(Part { number, etag: ETag::new("p"), checksum: None, size: 0 })
     }
     fn copy_part<'a>(&'a self, _: &'a Key, _: &'a UploadId, _: u32, _: &'a ObjectId, _: Extent) -> BoxFuture<'a, StoreResult<Part>> {

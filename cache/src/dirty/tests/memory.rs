@@ -1,6 +1,8 @@
 //! Memory and staging: what is bounded, who waits, who fails.
 
 use super::*;
+use crate::extent::Extent;
+use crate::store::PartBytes;
 
 #[tokio::test]
 async fn appends_of_one_byte_share_buffers() {
@@ -227,4 +229,43 @@ async fn a_writer_that_waits_for_idle_files_gives_up_after_a_while() {
     let file = world.create();
     let error = file.write(0, &vec![2; 32_768]).await.unwrap_err();
     assert!(is_full(&error), "{error:?}");
+}
+
+/// Parts grow towards the end of a huge object. One that was staged was read into memory whole
+/// before it was sent, however little had been set aside for that.
+#[tokio::test]
+async fn a_part_larger_than_the_readback_is_read_while_it_is_sent() {
+    let setup = Setup {
+        memory: 64 << 10,
+        staging: true,
+        ..Setup::default()
+    };
+    let world = setup.build();
+    let readback = world.writer.memory.readback.clone();
+    let file = world.create();
+    let bytes = pattern(500 << 10, 1);
+    file.write(0, &bytes).await.unwrap();
+    settle().await;
+    let whole = Extent::new(0, 500 << 10);
+    let found = file.inner.state.lock().content.find(whole);
+    let payload = file.inner.part_payload(found).await.unwrap();
+    assert_eq!(payload.len, 500 << 10);
+    assert_eq!(readback.used(), 0, "nothing is read before it is sent");
+    for _ in 0..2 {
+        let mut sent = Vec::new();
+        for piece in &payload.pieces {
+            let piece = piece.bytes().await.unwrap();
+            assert!(readback.used() <= readback.bound());
+            sent.extend_from_slice(&piece);
+        }
+        assert!(sent == bytes, "as often as it is sent");
+    }
+    assert_eq!(readback.used(), 0);
+    world.disk.fail_reads(Some(libc::EIO));
+    let last = payload
+        .pieces
+        .iter()
+        .find(|piece| matches!(piece, PartBytes::Later(_)));
+    let error = last.unwrap().bytes().await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Broken);
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{
-    Condition, CopyMetadata, Lane, ListRequest, Metadata, ObjectStore, StoreErrorKind,
+    BoxFuture, Condition, CopyMetadata, Lane, Later, ListRequest, Metadata, ObjectStore, PartBytes,
+    StoreErrorKind,
 };
 use bytes::Bytes;
 
@@ -239,8 +240,13 @@ async fn parts_copied_parts_and_conditions_make_an_object() {
         let source = ObjectId::new(Key::new("source"), source_etag);
 
         let upload = store.create_multipart(&key, &metadata()).await.unwrap();
-        let piece = vec![Bytes::from(vec![1; 3 << 20]), Bytes::from(vec![2; 2 << 20])];
-        let last = vec![Bytes::from_static(b"end")];
+        // Some of it is read when its turn comes.
+        let later = || Box::pin(async { Ok(Bytes::from(vec![2; 2 << 20])) }) as BoxFuture<'_, _>;
+        let piece = vec![
+            PartBytes::Here(vec![1; 3 << 20].into()),
+            PartBytes::Later(Later::new(2 << 20, later)),
+        ];
+        let last = vec![PartBytes::Here(Bytes::from_static(b"end"))];
         let second = store
             .copy_part(&key, &upload, 2, &source, Extent::new(100, 5 << 20))
             .await;

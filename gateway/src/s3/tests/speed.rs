@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{Key, ObjectId};
-use ackfs_cache::store::{Condition, Lane, Metadata, ObjectStore};
+use ackfs_cache::store::{Condition, Lane, Metadata, ObjectStore, PartBytes};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
@@ -149,7 +149,10 @@ async fn our_upload(bucket: &Bucket, part: &Bytes) {
         .unwrap();
     let upload = &upload;
     let parts: Vec<_> = futures_util::stream::iter(1..=(SIZE / PART_LEN) as u32)
-        .map(|number| store.put_part(key, upload, number, pieces(part)))
+        .map(|number| {
+            let here = pieces(part).into_iter().map(PartBytes::Here);
+            store.put_part(key, upload, number, here.collect())
+        })
         .buffer_unordered(IN_FLIGHT)
         .try_collect()
         .await

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::Key;
-use ackfs_cache::store::{Condition, Lane, Metadata, ObjectStore, StoreErrorKind};
+use ackfs_cache::store::{Condition, Lane, Metadata, ObjectStore, PartBytes, StoreErrorKind};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
@@ -194,7 +194,7 @@ async fn a_long_upload_does_not_starve_small_reads() {
         .map(|number| {
             let (store, upload) = (Arc::clone(&store), upload.clone());
             tokio::spawn(async move {
-                let body = vec![Bytes::from(vec![7; 100_000])];
+                let body = vec![PartBytes::Here(vec![7; 100_000].into())];
                 let key = Key::new("big");
                 store.put_part(&key, &upload, number, body).await
             })

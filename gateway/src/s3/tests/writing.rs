@@ -1,12 +1,15 @@
 //! Writing to a store that loses answers, and beside others who write too.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ackfs_cache::object::{ETag, Key};
 use ackfs_cache::store::{
-    Condition, CopyMetadata, Metadata, ObjectStore, Part, StoreErrorKind, UploadId,
+    Condition, CopyMetadata, Later, Metadata, ObjectStore, Part, PartBytes, StoreErrorKind,
+    UploadId,
 };
+use base64::Engine;
 use bytes::Bytes;
 
 use super::server::{Answer, Asked, Server};
@@ -38,6 +41,55 @@ async fn put(
     store
         .put(&key, hello(), &Metadata::default(), condition)
         .await
+}
+
+/// Bytes that are not in memory are read for the checksum and again for each attempt.
+#[tokio::test]
+async fn a_part_that_is_read_while_it_is_sent_is_sent_again_from_its_beginning() {
+    let script = vec![
+        Answer::error(503, "SlowDown"),
+        Answer::lost(),
+        Answer::new(200).header("ETag", "\"part\""),
+    ];
+    let server = Server::scripted(script).await;
+    let (upload, key) = (UploadId("upload".into()), Key::new("key"));
+    let reads = Arc::new(AtomicUsize::new(0));
+    let count = reads.clone();
+    let later = Later::new(3, move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(Bytes::from_static(b"llo")) })
+    });
+    let body = vec![
+        PartBytes::Here(Bytes::from_static(b"he")),
+        PartBytes::Later(later),
+    ];
+    let store = store(&server.url);
+    let part = store.put_part(&key, &upload, 1, body).await.unwrap();
+    assert_eq!((part.size, part.etag.as_str()), (5, "\"part\""));
+    let asked = server.asked();
+    assert_eq!(asked.len(), 3);
+    let hello = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, b"hello");
+    let sum = base64::engine::general_purpose::STANDARD.encode(hello.to_be_bytes());
+    for asked in asked {
+        assert_eq!(asked.body, b"hello");
+        assert_eq!(asked.header("content-length"), Some("5"));
+        assert_eq!(asked.header("x-amz-checksum-crc64nvme"), Some(&*sum));
+    }
+    assert_eq!(reads.load(Ordering::Relaxed), 4, "once for the checksum");
+}
+
+#[tokio::test]
+async fn a_part_that_cannot_be_read_is_not_sent() {
+    let server = Server::scripted(Vec::new()).await;
+    let later = Later::new(3, || {
+        Box::pin(async { Err(std::io::Error::from_raw_os_error(libc::EIO)) })
+    });
+    let (upload, key) = (UploadId("upload".into()), Key::new("key"));
+    let body = vec![PartBytes::Later(later)];
+    let store = store(&server.url);
+    let error = store.put_part(&key, &upload, 1, body).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Broken);
+    assert!(server.asked().is_empty());
 }
 
 #[tokio::test]
