@@ -314,11 +314,13 @@ impl Filesystem {
             let state = inode.state.lock();
             let valid = self.known.remaining(true, state.checked, now);
             // An open file shows the version that was opened; a directory has nothing at the store.
+            // What a listing showed is without mode and owner: the kernel asks here before it refuses
+            // somebody (`fuse_permission`), so they are looked for.
             let settled = inode.kind == Kind::Directory
                 || state.is_local()
                 || state.handles > 0
                 || state.unlinked
-                || !valid.is_zero();
+                || (!valid.is_zero() && state.metadata.is_some());
             if settled {
                 let valid = if inode.kind == Kind::Directory {
                     self.config.metadata_ttl

@@ -73,7 +73,13 @@ impl Filesystem {
         }
         if !local {
             let _guard = inode.publishing.lock().await;
+            let checked = access(inode);
             self.revalidate(inode).await?;
+            if access(inode) != checked {
+                // A listing shows no metadata, so the kernel has let the caller in by the mount's
+                // mode and owner. It looks the name up again and checks by the file's own.
+                return Err(FsError::plain(libc::ESTALE));
+            }
         }
         tell_of_late_failure(&mut inode.state.lock())?;
         if writes(flags) && flags & libc::O_TRUNC as u32 != 0 {
@@ -322,6 +328,12 @@ impl Filesystem {
         let local = self.inodes.local_names(dir.ino);
         Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
     }
+}
+
+/// What the kernel decides by who may open a file.
+fn access(inode: &Inode) -> (u32, u32, u32) {
+    let attr = &inode.state.lock().attr;
+    (attr.mode, attr.uid, attr.gid)
 }
 
 /// A failure that no close could tell of is told once.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ackfs_tests::content::{assert_same, bytes};
 use ackfs_tests::posix::{self, close, errno};
-use ackfs_tests::{World, claims};
+use ackfs_tests::{World, claims, nursery};
 use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
 
@@ -33,6 +33,7 @@ claims! {
         a_prefix_is_a_root,
         a_read_only_mount_changes_nothing,
         modes_and_owners_are_what_was_asked_for,
+        a_files_own_mode_decides_who_opens_it,
         hard_links_are_refused,
         statfs_answers;
     DEMO:
@@ -461,6 +462,47 @@ fn modes_and_owners_are_what_was_asked_for(world: &World) {
             .expect("mtime")
             .elapsed()
             .is_ok_and(|age| age.as_secs() < 600)
+    );
+}
+
+/// A listing shows no metadata, so after `ls` the kernel knew files by the mount's mode: a script was
+/// refused to everybody, and what was private was read by anybody, until a second had passed.
+fn a_files_own_mode_decides_who_opens_it(world: &World) {
+    {
+        let mount = world.mount();
+        for (name, body, mode) in [
+            ("script", "#!/bin/sh\nexit 7\n", 0o755),
+            ("private", "secret", 0o600),
+            ("public", "news", 0o644),
+        ] {
+            fs::write(mount.path(name), body).expect("write");
+            fs::set_permissions(mount.path(name), fs::Permissions::from_mode(mode)).expect("chmod");
+        }
+    }
+    let flags = "--allow-other --metadata-ttl 10m";
+    let mount = world.mount_with(world.options().flags(flags));
+    let listed: Vec<_> = fs::read_dir(mount.dir()).expect("a listing").collect();
+    assert_eq!(listed.len(), 3);
+    let status = nursery::command(mount.path("script")).status();
+    assert_eq!(status.expect("it may be executed").code(), Some(7));
+    let mut reader = nursery::command("setpriv");
+    reader.args([
+        "--reuid",
+        "12345",
+        "--regid",
+        "12345",
+        "--clear-groups",
+        "--",
+        "cat",
+    ]);
+    let output = reader.arg(mount.path("private")).output().expect("setpriv");
+    assert_eq!(output.stdout, b"", "{output:?}");
+    assert!(!output.status.success());
+    let seen = String::from_utf8_lossy(&output.stderr);
+    assert!(seen.contains("Permission denied"), "{seen}");
+    assert_eq!(
+        fs::read(mount.path("private")).expect("root reads"),
+        b"secret"
     );
 }
 
