@@ -43,7 +43,7 @@ use super::{Handler, Telemetry, TransportStats};
 
 pub use self::kernel::{BackingId, Kernel};
 pub use self::options::{MountOptions, Transport};
-pub use self::probe::{Unavailable, probe};
+pub use self::probe::{Unavailable, probe, switch};
 pub use self::release::{DISABLE_SYNC_RELEASE, NoSyncRelease, sync_release};
 
 /// Why a directory could not be mounted.

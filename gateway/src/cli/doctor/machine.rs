@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::config::units::Size;
 use crate::config::{Config, Host, Transport};
 use crate::daemon::mounts;
-use crate::fuse::mount::{DISABLE_SYNC_RELEASE, NoSyncRelease, probe, sync_release};
+use crate::fuse::mount::{DISABLE_SYNC_RELEASE, NoSyncRelease, probe, switch, sync_release};
 
 use super::Check;
 
@@ -98,14 +98,10 @@ fn device() -> Check {
 
 fn enable_uring() -> Check {
     let name = "enable_uring";
-    match fs::read_to_string("/sys/module/fuse/parameters/enable_uring") {
+    let switch = switch();
+    match fs::read_to_string(&switch) {
         Ok(text) if matches!(text.trim(), "Y" | "1") => Check::ok(name, "on"),
-        Ok(_) => Check::warn(
-            name,
-            "off, so the transport is classic",
-            "echo Y | sudo tee /sys/module/fuse/parameters/enable_uring; to keep it: echo options \
-             fuse enable_uring=1 | sudo tee /etc/modprobe.d/fuse.conf",
-        ),
+        Ok(_) => Check::warn(name, "off, so the transport is classic", turn_on(&switch)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Check::warn(
             name,
             "this kernel has no such switch, so the transport is classic",
@@ -113,6 +109,17 @@ fn enable_uring() -> Check {
         ),
         Err(error) => Check::warn(name, error.to_string(), "mount /sys to see it"),
     }
+}
+
+/// The commands that switch it on, now and at the next boot. `switch` stands below its module's name.
+fn turn_on(switch: &Path) -> String {
+    let module = switch.ancestors().nth(2).and_then(Path::file_name);
+    let module = module.unwrap_or_default().to_string_lossy();
+    format!(
+        "echo Y | sudo tee {}; to keep it: echo options {module} enable_uring=1 | sudo tee \
+         /etc/modprobe.d/{module}.conf",
+        switch.display()
+    )
 }
 
 fn io_uring_setup(status: &str) -> Check {
@@ -414,6 +421,19 @@ mod tests {
         );
         assert_eq!(mask(status, "Seccomp:"), Some(2));
         assert_eq!(mask(status, "Nothing:"), None);
+    }
+
+    #[test]
+    fn the_module_that_serves_is_switched_on() {
+        let commands = turn_on(Path::new("/sys/module/ackfs_fuse/parameters/enable_uring"));
+        assert!(
+            commands.contains("options ackfs_fuse enable_uring=1"),
+            "{commands}"
+        );
+        assert!(
+            commands.ends_with("/etc/modprobe.d/ackfs_fuse.conf"),
+            "{commands}"
+        );
     }
 
     #[test]

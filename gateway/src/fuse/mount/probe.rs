@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use io_uring::{IoUring, cqueue, squeue};
 use nix::errno::Errno;
@@ -17,8 +17,8 @@ pub enum Unavailable {
     #[error("this kernel has no FUSE over io_uring; it came with Linux 6.14")]
     Unknown,
     /// It is switched off.
-    #[error("fuse.enable_uring is off; as root: echo Y > /sys/module/fuse/parameters/enable_uring")]
-    Disabled,
+    #[error("fuse's enable_uring is off; as root: echo Y > {}", .0.display())]
+    Disabled(PathBuf),
     /// `io_uring_setup` is not allowed.
     #[error(
         "io_uring_setup is denied; allow it in the seccomp profile and set kernel.io_uring_disabled=0"
@@ -40,21 +40,41 @@ pub enum Unavailable {
 /// # Errors
 /// The first cause that stands in the way.
 pub fn probe() -> Result<(), Unavailable> {
-    enabled(Path::new("/sys/module/fuse"))?;
+    enabled(&module(Path::new("/sys/module")))?;
     IoUring::<squeue::Entry128, cqueue::Entry>::builder()
         .build(2)
         .map(drop)
         .map_err(|cause| setup_error(&cause))
 }
 
+/// The switch of the fuse module that serves: FUSE over io_uring is off where it reads N.
+pub fn switch() -> PathBuf {
+    module(Path::new("/sys/module")).join(SWITCH)
+}
+
+/// `kernel/module` makes `ackfs_fuse`, which serves in place of a fuse that is built in and put out of
+/// action; the built-in one still has its directory then.
+fn module(modules: &Path) -> PathBuf {
+    let ours = modules.join("ackfs_fuse");
+    if ours.exists() {
+        ours
+    } else {
+        modules.join("fuse")
+    }
+}
+
+/// In a module's directory.
+const SWITCH: &str = "parameters/enable_uring";
+
 fn enabled(module: &Path) -> Result<(), Unavailable> {
     if !module.exists() {
         // Not loaded yet, or no /sys in this container: INIT will tell.
         return Ok(());
     }
-    match fs::read_to_string(module.join("parameters/enable_uring")) {
+    let switch = module.join(SWITCH);
+    match fs::read_to_string(&switch) {
         Ok(text) if matches!(text.trim(), "Y" | "y" | "1") => Ok(()),
-        Ok(_) => Err(Unavailable::Disabled),
+        Ok(_) => Err(Unavailable::Disabled(switch)),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Unavailable::Unknown),
         Err(_) => Ok(()),
     }
@@ -73,14 +93,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_module_of_the_patches_is_asked_where_it_serves() {
+        let modules = tempfile::tempdir().expect("a directory");
+        let (stock, ours) = (
+            modules.path().join("fuse"),
+            modules.path().join("ackfs_fuse"),
+        );
+        fs::create_dir(&stock).expect("a directory");
+        assert_eq!(module(modules.path()), stock);
+        fs::create_dir(&ours).expect("a directory");
+        assert_eq!(module(modules.path()), ours);
+    }
+
+    #[test]
     fn each_cause_is_told_by_its_name() {
         let module = tempfile::tempdir().expect("a directory");
         assert_eq!(enabled(&module.path().join("absent")), Ok(()));
         assert_eq!(enabled(module.path()), Err(Unavailable::Unknown));
         let parameters = module.path().join("parameters");
         fs::create_dir(&parameters).expect("a directory");
-        fs::write(parameters.join("enable_uring"), "N\n").expect("a file");
-        assert_eq!(enabled(module.path()), Err(Unavailable::Disabled));
+        let switch = parameters.join("enable_uring");
+        fs::write(&switch, "N\n").expect("a file");
+        let off = enabled(module.path()).expect_err("it is off");
+        assert_eq!(off, Unavailable::Disabled(switch.clone()));
+        assert!(
+            off.to_string().ends_with(&*switch.to_string_lossy()),
+            "{off}"
+        );
         fs::write(parameters.join("enable_uring"), "Y\n").expect("a file");
         assert_eq!(enabled(module.path()), Ok(()));
         let denied = io::Error::from_raw_os_error(libc::EPERM);

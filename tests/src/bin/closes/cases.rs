@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use ackfs_tests::demo::{Effect, On};
 use ackfs_tests::mount::EXIT_MAX;
 use ackfs_tests::posix::{close, errno};
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::Case;
 use crate::child::{MAPPED_LEN, Spoken, close_and_store, done, mapped};
@@ -37,7 +40,7 @@ pub(crate) const CASES: &[Case] = &[
     ("fork: a child exits last", child_exits_last),
     ("fork: children that only exit", children_that_only_exit),
     ("a shell's redirection: one PUT", |stage| {
-        shell(stage, Some(1))
+        shell(stage, Some(1));
     }),
     ("a process that exits", process_exit),
     ("exec of what is closed on it", exec),
@@ -51,6 +54,10 @@ pub(crate) const CASES: &[Case] = &[
     ("fsync before the last close", fsync),
     ("a large file", large),
     ("many closers at once", many),
+    (
+        "reads are answered while many closers wait",
+        reads_meanwhile,
+    ),
     ("a refused PUT comes out of the last close", refused),
     (
         "a PUT refused at munmap is told by the next open",
@@ -299,6 +306,50 @@ fn many(stage: &Stage) {
             });
         }
     });
+}
+
+/// More closers wait, on one processor, than its queue has slots at first: a queue that did not grow, or
+/// a door whose thread uploads, would hold the reader up.
+fn reads_meanwhile(stage: &Stage) {
+    const CLOSERS: u64 = 24;
+    let mount = stage.options().flags("--queue-depth 16").mount();
+    fs::write(mount.path("hit"), "in memory").expect("write");
+    assert_eq!(fs::read(mount.path("hit")).expect("read"), b"in memory");
+    let every = sched_getaffinity(Pid::from_raw(0)).expect("the processors");
+    let mut first = CpuSet::new();
+    first.set(0).expect("there is a first one");
+    sched_setaffinity(Pid::from_raw(0), &first).expect("it may be chosen");
+    stage.demo().fault(On::Put, None, Effect::HangBefore, None);
+    let released = || stage.operations(&mount, "RELEASE");
+    let (before, back) = (released(), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for closer in 0..CLOSERS {
+            let (mount, back) = (&mount, &back);
+            scope.spawn(move || {
+                let path = mount.path(format!("closer-{closer}"));
+                drop(close_and_store(crate::stage::zeros(
+                    &path,
+                    MAPPED_LEN as u64,
+                )));
+                back.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        while released() < before + CLOSERS {
+            thread::yield_now();
+        }
+        let begin = Instant::now();
+        assert_eq!(fs::read(mount.path("hit")).expect("read"), b"in memory");
+        assert_eq!(fs::metadata(mount.path("hit")).expect("stat").len(), 9);
+        let took = begin.elapsed();
+        let early = back.load(Ordering::SeqCst);
+        stage.demo().heal();
+        assert!(took < QUICK, "a read took {took:?}");
+        assert_eq!(early, 0, "closers that did not wait");
+    });
+    sched_setaffinity(Pid::from_raw(0), &every).expect("they may be chosen");
+    for closer in 0..CLOSERS {
+        stage.is_there(&format!("closer-{closer}"), &mapped(), 1);
+    }
 }
 
 fn refused(stage: &Stage) {
