@@ -12,6 +12,7 @@
  * are loaded first.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -50,9 +51,25 @@ static void die(const char *what)
 	say_exit(125);
 }
 
+/* Where kernel/boot has put files, the initramfs stays in sight: it is memory as well. */
+static int has_files(const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	int found = 0;
+
+	while (dir && (entry = readdir(dir)))
+		found |= entry->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
 static void mount_at(const char *type, const char *at, const char *options)
 {
 	mkdir(at, 0755);
+	if (!strcmp(type, "tmpfs") && has_files(at))
+		return;
 	if (mount(type, at, type, 0, options) && errno != EBUSY)
 		printf("ackfs-boot: %s at %s: %s\n", type, at, strerror(errno));
 }
