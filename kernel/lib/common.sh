@@ -68,11 +68,11 @@ fetch() {
     echo "$file"
 }
 
-# Unpacks the source of any 7.3.x, newest first, and sets base (its version) and tree (its path, with
-# the files that the patches touch under git on branch `base`). What was fetched before serves when
-# the mirror cannot be reached.
-source_tree() {
-    local deb
+# Finds the newest source of any 7.3.x and sets deb, base (its version) and tree (where source_tree
+# unpacks it). What was fetched before serves when the mirror cannot be reached.
+source_base() {
+    exec 8>"$cache/apt.lock"
+    flock 8
     if backports && deb="$(fetch "linux-source-$series_version")"; then
         :
     else
@@ -80,8 +80,16 @@ source_tree() {
         [ -n "$deb" ] || die "linux-source-$series_version cannot be fetched from the package mirror, and none is kept here"
         say "the package mirror has no answer: using what was fetched before"
     fi
+    flock -u 8
     base="$(dpkg-deb -f "$deb" Version)"
     tree="$cache/src/$base/linux"
+}
+
+# Unpacks the source, with the files that the patches touch under git as base-as-fetched. Takes the
+# lock of the tree, which the script then holds until it ends.
+source_tree() {
+    exec 9>"$cache/lock"
+    flock -n 9 || { say "wait for another build" && flock 9; }
     if [ ! -e "$tree/.unpacked" ]; then
         say "unpack linux-source-$series_version $base"
         rm -rf "$tree"

@@ -166,6 +166,7 @@ int main(void)
 	if (access("/sys/fs/fuse/connections", F_OK) == 0)
 		mount_at("fusectl", "/sys/fs/fuse/connections", NULL);
 	write_to("/sys/module/fuse/parameters/enable_uring", "Y");
+	write_to("/sys/module/ackfs_fuse/parameters/enable_uring", "Y");
 	if (sethostname("ackfs-test", 10))
 		perror("ackfs-boot: hostname");
 	loopback_up();
