@@ -23,6 +23,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -170,6 +171,8 @@ int main(void)
 	if (sethostname("ackfs-test", 10))
 		perror("ackfs-boot: hostname");
 	loopback_up();
+	/* As a service manager has it; the kernel's own limit is 4096. */
+	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 1024, 524288 });
 
 	const char *cwd = read_cmd();
 
