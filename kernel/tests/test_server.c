@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -320,4 +321,70 @@ TEST(io_uring_close_has_the_last_flush_but_not_the_release, ON_BOTH)
 	s->release_hold = false;
 	EVENTUALLY(s->acked == 1);
 	expect_server_alive();
+}
+
+/*
+ * Exit cancels io_uring before it marks the task as exiting, and runs the task's work meanwhile. The
+ * reference of a request in flight is dropped there, with signals out of reach already.
+ */
+static pid_t exit_with_a_read_in_flight(bool kill_it)
+{
+	struct ring ring;
+	pid_t child;
+	static char data[4096] __attribute__((aligned(4096)));
+
+	s->init_flags = FUSE_ASYNC_DIO;
+	start();
+	int used = warm_enosys_flush();
+
+	s->release_hold = s->read_hold = true;
+	if (in_child(&child)) {
+		int fd = open_file(0, O_RDONLY | O_DIRECT);
+		struct io_uring_sqe *sqe;
+
+		if (ring_open(&ring, 4, 0))
+			_exit(2);
+		sqe = ring_sqe(&ring);
+		sqe->opcode = IORING_OP_READ;
+		sqe->fd = fd;
+		sqe->addr = (uint64_t)data;
+		sqe->len = sizeof(data);
+		if (ring_enter(&ring, 0) != 1)
+			_exit(3);
+		close(fd);
+		if (kill_it)
+			pause();
+		_exit(0);
+	}
+	EVENTUALLY(s->reads == 1);
+	usleep(300000);
+	EXPECT(s->releases == used);
+	if (kill_it)
+		kill(child, SIGKILL);
+	usleep(300000);
+	s->read_hold = false;
+	EVENTUALLY(s->releases == used + 1);
+	return child;
+}
+
+TEST(exit_with_io_uring_in_flight_waits_no_longer_than_the_limit, ON_BOTH)
+{
+	set_exit_timeout(2);
+	pid_t child = exit_with_a_read_in_flight(false);
+
+	EXPECT(ended(child, 10000));
+	EXPECT(end_of(child) == 0);
+	EXPECT(s->acked == 1);
+	s->release_hold = false;
+	EVENTUALLY(s->acked == 2);
+}
+
+TEST(killed_holder_with_io_uring_in_flight_does_not_wait, ON_BOTH)
+{
+	pid_t child = exit_with_a_read_in_flight(true);
+
+	EXPECT(ended(child, 5000));
+	EXPECT(s->acked == 1);
+	s->release_hold = false;
+	EVENTUALLY(s->acked == 2);
 }
