@@ -14,12 +14,14 @@
 //! loopback interface, a shell and the file of certificates without which the SDK does not start
 //! (`kernel/boot --memory 1024 --add /etc/ssl/certs/ca-certificates.crt --add ACKFS -- closes ACKFS`,
 //! the binaries stripped, makes one). It prints a line for each case and ends
-//! with "N passed, N failed"; its status is 0 only if none failed. On a stock kernel it fails and says
+//! with "N passed, N failed"; with ACKFS_MINIO_BIN in the environment some are tried with that MinIO
+//! too. Its status is 0 only if none failed. On a stock kernel it fails and says
 //! so, except with `--stock`, which tries what holds there: each close that finds dirty bytes
 //! publishes.
 
 mod cases;
 mod child;
+mod minio;
 mod stage;
 mod stock;
 
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use ackfs_tests::Door;
+use ackfs_tests::minio::MINIO_BIN;
 
 use self::stage::Stage;
 
@@ -130,6 +133,16 @@ fn try_door(door: Door, arguments: &Arguments) -> (usize, usize) {
         println!("{word}  {name:<8} {what} ({took:.1} s)");
         passed += usize::from(held);
         failed += usize::from(!held);
+    }
+    if !arguments.stock && arguments.only.is_none() && env::var_os(MINIO_BIN).is_some() {
+        let what = "dup, exit and munmap with MinIO";
+        let held = watched(&format!("{name} {what}"), || {
+            minio::closes(door, &arguments.binary);
+        });
+        let word = if held.is_some() { "ok  " } else { "FAIL" };
+        println!("{word}  {name:<8} {what}");
+        passed += usize::from(held.is_some());
+        failed += usize::from(held.is_none());
     }
     (passed, failed)
 }
