@@ -11,7 +11,7 @@
 //! - Used bytes never exceed `size_max`, and the filesystem's last free bytes are left to others.
 //! - Nobody waits for storing: bytes are queued to one thread (`disk-keeper`) and left out when it
 //!   is behind, when the disk is full, or when it fails. Losing them costs a fetch, and an object
-//!   with a hole cannot be passed through, so readahead goes no faster than [`DiskCache::room_ahead`].
+//!   with a hole cannot be passed through, so readahead reserves room first ([`DiskCache::expect`]).
 //! - One process owns the directory. Files that somebody has open stay readable after eviction.
 //!
 //! Parts: extents and their trust are pure (`held.rs`), as is the choice of victims
@@ -52,6 +52,7 @@ mod tests;
 
 use keeper::Keeper;
 use layout::{Found, Layout};
+pub use queue::Expected;
 use queue::Job;
 use shared::Shared;
 
@@ -157,7 +158,7 @@ impl DiskCache {
             shared.counters.used.fetch_add(charged, Ordering::Relaxed);
             if let Some(older) = shared.map.insert(Arc::new(object)) {
                 // A crash came between a new version and the end of the older one.
-                shared.queue.add(Job::Retire(older));
+                shared.queue.add(Job::Retire(older), None);
             }
         }
         let mut keeper = Keeper::new(shared.clone(), layout, opened.catalog, opened.next_number);
@@ -213,6 +214,18 @@ impl DiskCache {
     /// counted, if the disk is behind. A version of the object other than `object`'s is dropped.
     /// Never waits.
     pub fn store(&self, object: &ObjectId, size: u64, extent: Extent, pieces: Vec<Bytes>) {
+        self.store_expected(object, size, extent, pieces, None);
+    }
+
+    /// As [`DiskCache::store`], for bytes whose room was reserved.
+    pub fn store_expected(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        extent: Extent,
+        pieces: Vec<Bytes>,
+        expected: Option<Expected>,
+    ) {
         let len: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         if len != extent.len {
             // A bug of the caller's must not become a hole that reads as zeros.
@@ -223,21 +236,28 @@ impl DiskCache {
             return;
         }
         self.shared.tick.fetch_add(1, Ordering::Relaxed);
-        let added = self.shared.queue.add(Job::Store {
+        let job = Job::Store {
             id: object.clone(),
             size,
             extent,
             pieces,
-        });
+        };
+        let added = self.shared.queue.add(job, expected);
         if !added {
             self.shared.counters.skip();
         }
     }
 
-    /// How many bytes readahead may have under way without outrunning the disk; `None` if the disk is
-    /// slower than the store for so long that nobody waits for it. Never waits.
-    pub fn room_ahead(&self, now: Instant) -> Option<u64> {
-        self.shared.queue.room(now)
+    /// Reserves room for `len` bytes that are about to be fetched, so that they are not left out.
+    /// `None` if the disk is behind, unless they `must` be fetched. A disk that has been behind for
+    /// ten seconds is slower than the store, and holds up nobody any more. Never waits.
+    pub fn expect(&self, len: u64, must: bool) -> Option<Expected> {
+        self.shared.queue.expect(len, must, Instant::now())
+    }
+
+    /// Whether the disk is so far behind that who reads a long way should wait for it. Never waits.
+    pub fn is_full(&self) -> bool {
+        self.shared.queue.is_full(Instant::now())
     }
 
     /// Waits until the disk has caught up with those who read, or is known to be slower than the
@@ -308,7 +328,7 @@ impl DiskCache {
 
     async fn after_queue(&self, index: bool) {
         let (reply, done) = oneshot::channel();
-        if self.shared.queue.add(Job::Sync { index, reply }) {
+        if self.shared.queue.add(Job::Sync { index, reply }, None) {
             // An error says that the keeper has ended: nothing more will be stored.
             let _ = done.await;
         }

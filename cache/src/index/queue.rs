@@ -15,8 +15,9 @@ use super::object::Object;
 use crate::extent::Extent;
 use crate::object::ObjectId;
 
-/// Bytes that wait to be stored.
-pub(crate) const QUEUED_BYTES_MAX: u64 = 32 << 20;
+/// Bytes that wait to be stored or are expected. As much as readahead may have under way with the
+/// default memory: on a disk that keeps up the queue is empty and nothing is held back.
+pub(crate) const QUEUED_BYTES_MAX: u64 = 48 << 20;
 
 /// How long readahead waits for a disk that is behind. A disk that has not caught up by then is
 /// slower than the store: reading goes on at the store's speed, and what the disk cannot take is
@@ -74,6 +75,8 @@ struct Inner {
     jobs: VecDeque<Job>,
     stores: usize,
     bytes: u64,
+    /// Bytes that are being fetched.
+    expected: u64,
     /// What the bytes belong to that were taken out last and may still be on their way.
     storing: Option<ObjectId>,
     /// Since when more than half of the bytes that may wait do.
@@ -90,20 +93,64 @@ impl Inner {
             self.behind_since = Some(Instant::now());
         }
     }
+
+    /// The disk is slower than the store, and nobody waits for it any more.
+    fn is_hopeless(&self, now: Instant) -> bool {
+        self.behind_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE)
+    }
+}
+
+/// Room in the queue for bytes that are being fetched. Dropping it gives the room back.
+#[derive(Debug)]
+pub struct Expected {
+    queue: Arc<Queue>,
+    len: u64,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.queue.inner.lock().expected -= self.len;
+        self.queue.taken.notify_waiters();
+    }
 }
 
 impl Queue {
-    /// Adds a job; false if it is not taken: the queue is closed, or full of bytes.
-    pub(crate) fn add(&self, job: Job) -> bool {
+    /// Reserves room for `len` bytes that are about to be fetched. `None` if there is none, unless
+    /// they `must` come, or the disk is slower than the store and nobody waits for it any more.
+    pub(crate) fn expect(self: &Arc<Self>, len: u64, must: bool, now: Instant) -> Option<Expected> {
+        let mut inner = self.inner.lock();
+        let hopeless = inner.is_hopeless(now);
+        // One that is larger than the bound goes alone.
+        let taken = inner.bytes + inner.expected;
+        if taken > 0 && taken + len > QUEUED_BYTES_MAX && !must && !hopeless {
+            return None;
+        }
+        inner.expected += len;
+        drop(inner);
+        Some(Expected {
+            queue: self.clone(),
+            len,
+        })
+    }
+
+    /// Adds a job; false if it is not taken: the queue is closed, or full of bytes. Bytes that are
+    /// `expected` have their room.
+    pub(crate) fn add(&self, job: Job, expected: Option<Expected>) -> bool {
+        let reserved = expected.as_ref().map_or(0, |expected| expected.len);
         let mut inner = self.inner.lock();
         if inner.closed {
+            drop(inner);
             return false;
         }
         if let Job::Store { extent, .. } = &job {
-            // One that is larger than the bound goes through an empty queue.
-            let full =
-                inner.bytes + extent.len > QUEUED_BYTES_MAX || inner.stores >= QUEUED_STORES_MAX;
+            let others = inner.bytes + inner.expected.saturating_sub(reserved);
+            let full = match reserved {
+                0 => others + extent.len > QUEUED_BYTES_MAX,
+                _ => inner.bytes + extent.len > QUEUED_BYTES_MAX,
+            } || inner.stores >= QUEUED_STORES_MAX;
             if full && inner.stores > 0 {
+                drop(inner);
                 return false;
             }
             inner.bytes += extent.len;
@@ -112,6 +159,8 @@ impl Queue {
         }
         inner.jobs.push_back(job);
         drop(inner);
+        // Only now: between the two the bytes are counted twice, never not at all.
+        drop(expected);
         self.added.notify_one();
         true
     }
@@ -143,15 +192,10 @@ impl Queue {
         inner.storing.as_ref() == Some(id) || inner.jobs.iter().any(waits)
     }
 
-    /// How many bytes readahead had better have under way: twice what still fits, since the disk takes
-    /// some while they come. `None` without a limit: the disk is slower than the store, and nobody
-    /// waits for it any more.
-    pub(crate) fn room(&self, now: Instant) -> Option<u64> {
+    /// Whether bytes fetched now would have to wait for room, on a disk that is worth waiting for.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
         let inner = self.inner.lock();
-        match inner.behind_since {
-            Some(since) if now.saturating_duration_since(since) >= PATIENCE => None,
-            _ => Some(2 * QUEUED_BYTES_MAX.saturating_sub(inner.bytes)),
-        }
+        !inner.is_hopeless(now) && inner.bytes + inner.expected > QUEUED_BYTES_MAX / 4 * 3
     }
 
     /// Waits until a quarter of the room is free, or nobody waits for the disk any more.
@@ -163,15 +207,13 @@ impl Queue {
             let now = Instant::now();
             let since = {
                 let inner = self.inner.lock();
-                if inner.closed || inner.bytes <= QUEUED_BYTES_MAX / 4 * 3 {
+                let taken = inner.bytes + inner.expected;
+                if inner.closed || inner.is_hopeless(now) || taken <= QUEUED_BYTES_MAX / 4 * 3 {
                     return;
                 }
                 inner.behind_since.unwrap_or(now)
             };
             let left = PATIENCE.saturating_sub(now.saturating_duration_since(since));
-            if left.is_zero() {
-                return;
-            }
             // Either the disk took some, or its time is up: look again.
             let _ = tokio::time::timeout(left, taken).await;
         }
@@ -234,26 +276,41 @@ mod tests {
     #[test]
     fn bytes_past_the_bound_are_refused_and_one_large_store_goes_through() {
         let queue = Queue::default();
-        assert!(queue.add(store("a", QUEUED_BYTES_MAX * 2)));
-        assert!(!queue.add(store("b", 1)));
+        assert!(queue.add(store("a", QUEUED_BYTES_MAX * 2), None));
+        assert!(!queue.add(store("b", 1), None));
         assert!(matches!(queue.next(None), Next::Job(Job::Store { .. })));
-        assert!(queue.add(store("b", QUEUED_BYTES_MAX)));
-        assert!(!queue.add(store("c", 1)));
+        assert!(queue.add(store("b", QUEUED_BYTES_MAX), None));
+        assert!(!queue.add(store("c", 1), None));
         queue.cancel(&ObjectId::new(Key::new("b"), ETag::new("e")));
-        assert!(queue.add(store("c", 1)));
+        assert!(queue.add(store("c", 1), None));
     }
 
     #[test]
-    fn room_shrinks_with_what_waits_and_patience_with_a_slow_disk_ends() {
-        let queue = Queue::default();
+    fn expected_bytes_have_their_room_and_others_are_refused_for_them() {
+        let queue = Arc::new(Queue::default());
         let now = Instant::now();
-        assert_eq!(queue.room(now), Some(2 * QUEUED_BYTES_MAX));
-        assert!(queue.add(store("a", QUEUED_BYTES_MAX / 2 + 1)));
-        assert_eq!(queue.room(now), Some(QUEUED_BYTES_MAX - 2));
-        let late = Instant::now() + PATIENCE;
-        assert_eq!(queue.room(late), None);
+        let half = QUEUED_BYTES_MAX / 2;
+        let first = queue.expect(half, false, now).unwrap();
+        let second = queue.expect(half, false, now).unwrap();
+        assert!(queue.expect(1, false, now).is_none());
+        assert!(queue.is_full(now));
+        assert!(queue.add(store("a", half), Some(first)));
+        assert!(!queue.add(store("b", 1), None), "the room is another's");
+        assert!(queue.add(store("c", half), Some(second)));
         assert!(matches!(queue.next(None), Next::Job(Job::Store { .. })));
-        assert_eq!(queue.room(late), Some(2 * QUEUED_BYTES_MAX));
+        drop(queue.expect(half, false, now).unwrap());
+        assert!(queue.add(store("d", half), None), "it was given back");
+    }
+
+    #[test]
+    fn patience_with_a_slow_disk_ends() {
+        let queue = Arc::new(Queue::default());
+        assert!(queue.add(store("a", QUEUED_BYTES_MAX), None));
+        let now = Instant::now();
+        assert!(queue.expect(1, false, now).is_none() && queue.is_full(now));
+        assert!(queue.expect(1, true, now).is_some());
+        let late = now + PATIENCE;
+        assert!(queue.expect(1, false, late).is_some() && !queue.is_full(late));
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,13 +318,13 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         let queue = Queue::default();
         queue.roomy().await;
-        queue.add(store("a", QUEUED_BYTES_MAX / 2));
-        queue.add(store("b", QUEUED_BYTES_MAX / 2));
+        queue.add(store("a", QUEUED_BYTES_MAX / 2), None);
+        queue.add(store("b", QUEUED_BYTES_MAX / 2), None);
         let mut waits = std::pin::pin!(queue.roomy());
         assert!(waits.as_mut().poll(&mut context).is_pending());
         queue.next(None);
         assert!(waits.as_mut().poll(&mut context).is_ready());
-        queue.add(store("c", QUEUED_BYTES_MAX / 2));
+        queue.add(store("c", QUEUED_BYTES_MAX / 2), None);
         let mut waits = std::pin::pin!(queue.roomy());
         assert!(waits.as_mut().poll(&mut context).is_pending());
         queue.close();
@@ -278,8 +335,8 @@ mod tests {
     fn an_objects_bytes_are_there_until_the_next_job_is_asked_for() {
         let queue = Queue::default();
         let id = |key: &str| ObjectId::new(Key::new(key), ETag::new("e"));
-        queue.add(store("a", 1));
-        queue.add(store("b", 1));
+        queue.add(store("a", 1), None);
+        queue.add(store("b", 1), None);
         assert!(queue.has(&id("a")) && queue.has(&id("b")) && !queue.has(&id("c")));
         queue.next(None);
         assert!(queue.has(&id("a")));
@@ -292,9 +349,9 @@ mod tests {
     #[test]
     fn a_closed_queue_gives_what_is_left_and_takes_nothing() {
         let queue = Queue::default();
-        queue.add(store("a", 1));
+        queue.add(store("a", 1), None);
         queue.close();
-        assert!(!queue.add(store("b", 1)));
+        assert!(!queue.add(store("b", 1), None));
         assert!(matches!(queue.next(None), Next::Job(_)));
         assert!(matches!(queue.next(None), Next::Closed));
     }

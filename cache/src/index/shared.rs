@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) objects: PathBuf,
     pub(crate) size_max: u64,
     pub(crate) map: ObjectMap,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) files: OpenFiles,
     /// The clock of uses: counts stores.
     pub(crate) tick: AtomicU64,
@@ -72,7 +72,7 @@ impl Shared {
             objects,
             size_max,
             map: ObjectMap::default(),
-            queue: Queue::default(),
+            queue: Arc::default(),
             files: OpenFiles::new(),
             tick: AtomicU64::new(tick),
             counters: Counters::default(),
@@ -90,14 +90,14 @@ impl Shared {
     /// Takes `object` out of the map; the keeper removes its file.
     pub(crate) fn retire(&self, object: &Arc<Object>) {
         if self.map.remove(object) {
-            self.queue.add(Job::Retire(object.clone()));
+            self.queue.add(Job::Retire(object.clone()), None);
         }
     }
 
     /// Has the keeper open and verify `object`, unless it is about to.
     pub(crate) fn verify_later(&self, object: &Arc<Object>) {
         if !object.verifying.swap(true, Ordering::Relaxed)
-            && !self.queue.add(Job::Verify(object.clone()))
+            && !self.queue.add(Job::Verify(object.clone()), None)
         {
             object.verifying.store(false, Ordering::Relaxed);
         }
@@ -254,10 +254,13 @@ impl Shared {
             extent = ?held.extent(),
             "cached bytes differ from their checksum and are dropped"
         );
-        self.queue.add(Job::Punch {
-            object: object.clone(),
-            held,
-        });
+        self.queue.add(
+            Job::Punch {
+                object: object.clone(),
+                held,
+            },
+            None,
+        );
         if held.trust == Trust::Written {
             self.retire(object);
         }

@@ -11,13 +11,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use super::ReadCache;
-use super::fill::{self, Fill, Owner, Rest};
+use super::fill::{self, Fill, Owner, Paid, Rest};
 use super::object::Object;
 use crate::budget::Grant;
 use crate::extent::Extent;
+use crate::index::Expected;
 use crate::memory::{BLOCK, Keep};
 use crate::readahead::{Limits, SMALL_MAX, UNIT};
 use crate::store::{Lane, STORE_TIMEOUT, StoreError, StoreErrorKind, StoreResult};
@@ -43,9 +43,9 @@ const WHOLE: Extent = Extent {
 };
 
 impl Want {
-    fn fill(&self, object: &Arc<Object>, extent: Extent, grant: Option<Grant>) -> Arc<Fill> {
+    fn fill(&self, object: &Arc<Object>, extent: Extent, paid: Paid) -> Arc<Fill> {
         let ahead = !self.asked.contains(extent) && object.size > SMALL_MAX;
-        Fill::new(object.clone(), extent, self.owner, ahead, self.scan, grant)
+        Fill::new(object.clone(), extent, self.owner, ahead, self.scan, paid)
     }
 }
 
@@ -54,8 +54,7 @@ pub(super) type Held = VecDeque<Weak<Fill>>;
 
 impl ReadCache {
     /// How far readahead may go now. Each run may hold twice what is free in the share: one alone
-    /// gets two thirds of it, and several come to equal parts without knowing of one another. None
-    /// goes farther than the disk tier can follow.
+    /// gets two thirds of it, and several come to equal parts without knowing of one another.
     pub(super) fn limits(&self) -> Limits {
         let bound = self.config.fills.bound();
         let unit = if bound >= 4 * UNIT {
@@ -64,12 +63,9 @@ impl ReadCache {
             (bound / 4).next_multiple_of(64 << 10)
         };
         let free = bound - self.config.fills.used().min(bound);
-        let disk = self.disk.as_ref();
-        let room = disk.and_then(|disk| disk.room_ahead(Instant::now()));
-        let ahead_max = self.config.readahead_max.min(2 * free).min(bound / 4 * 3);
         Limits {
             unit,
-            ahead_max: ahead_max.min(room.unwrap_or(u64::MAX)),
+            ahead_max: self.config.readahead_max.min(2 * free).min(bound / 4 * 3),
         }
     }
 
@@ -92,11 +88,16 @@ impl ReadCache {
             }
         };
         let make = |gap: Extent| {
-            if let Some(grant) = self.config.fills.try_take(gap.len) {
-                return Some(want.fill(object, gap, Some(grant)));
+            if let Some(grant) = self.config.fills.try_take(gap.len)
+                && let Ok(expected) = self.expect(gap, want.must)
+            {
+                let grant = Some(grant);
+                return Some(want.fill(object, gap, Paid { grant, expected }));
             }
             let part = gap.intersect(want.asked).filter(|_| want.must)?;
-            Some(want.fill(object, part, None))
+            let expected = self.expect(part, true).ok()?;
+            let grant = None;
+            Some(want.fill(object, part, Paid { grant, expected }))
         };
         let (made, stopped) = object.add(extent, elsewhere, make);
         let fills = &self.config.fills;
@@ -112,6 +113,14 @@ impl ReadCache {
             fill.set_abort(task.abort_handle());
         }
         stopped
+    }
+
+    /// Room on the disk for a fetch of `extent`, if there is a disk. `Err` if it is behind.
+    fn expect(&self, extent: Extent, must: bool) -> Result<Option<Expected>, ()> {
+        match &self.disk {
+            None => Ok(None),
+            Some(disk) => disk.expect(extent.len, must).map(Some).ok_or(()),
+        }
     }
 
     /// The parts of `extent` that the disk holds, by block.
@@ -183,10 +192,10 @@ impl ReadCache {
         self.show_held(fill);
         let release = self.hungry.load(Ordering::SeqCst) > 0;
         let fetched = self.counters.fetched.load(Ordering::Relaxed);
-        let (all, rest) = fill.complete(release, fetched);
+        let (all, rest, expected) = fill.complete(release, fetched);
         if let Some(disk) = self.disk.as_ref().filter(|_| !all.is_empty()) {
             let size = fill.object.size;
-            disk.store(&fill.object.id, size, fill.extent, all);
+            disk.store_expected(&fill.object.id, size, fill.extent, all, expected);
         }
         self.rest(fill, rest);
     }

@@ -10,7 +10,7 @@
 //! while flying, a block's share less for each block that comes to rest.
 //!
 //! Everything is under one lock, held for list operations only. It comes after the table's lock
-//! (`object.rs`); under it no other lock is taken.
+//! (`object.rs`); under it only that of the disk's queue is taken, which is a leaf.
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use super::object::Object;
 use crate::budget::Grant;
 use crate::extent::Extent;
+use crate::index::Expected;
 use crate::memory::{self, BLOCK, Pieces};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -31,6 +32,15 @@ const PIECES_MAX: usize = 16;
 /// Fills up to this size are copied together when they come to rest: a few pages would otherwise
 /// keep the connection's whole receive buffer alive.
 const COMPACT_MAX: u64 = 128 << 10;
+
+/// What was taken for a fetch before it began.
+#[derive(Debug)]
+pub(super) struct Paid {
+    /// Memory, unless the fetch waits for it.
+    pub(super) grant: Option<Grant>,
+    /// Room on the disk, if there is one.
+    pub(super) expected: Option<Expected>,
+}
 
 /// For whom bytes are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +128,7 @@ struct Inner {
     /// Reads answered while flying, in bytes by block from the fill's first.
     read: Vec<u64>,
     grant: Option<Grant>,
+    expected: Option<Expected>,
     abort: Option<AbortHandle>,
     /// What the cache had fetched in all when this became whole.
     whole_at: u64,
@@ -143,7 +154,7 @@ impl Fill {
         owner: Owner,
         ahead: bool,
         scan: bool,
-        grant: Option<Grant>,
+        paid: Paid,
     ) -> Arc<Self> {
         let blocks = (extent.end() - 1) / BLOCK - extent.offset / BLOCK + 1;
         Arc::new(Self {
@@ -159,7 +170,8 @@ impl Fill {
                 touched: false,
                 waiters: Vec::new(),
                 read: vec![0; blocks as usize],
-                grant,
+                grant: paid.grant,
+                expected: paid.expected,
                 abort: None,
                 whole_at: u64::MAX,
             }),
@@ -368,12 +380,16 @@ impl Fill {
         self.extent.end() - self.inner.lock().arrived
     }
 
-    /// All bytes are here. Gives them for the disk, and the blocks to put to rest now: those that
-    /// have been read, or all if `release` or nobody asked to hold them.
-    pub(super) fn complete(&self, release: bool, fetched: u64) -> (Vec<Bytes>, Rest) {
+    /// All bytes are here. Gives them for the disk, the blocks to put to rest now (those that have
+    /// been read, or all if `release` or nobody asked to hold them), and the room on the disk.
+    pub(super) fn complete(
+        &self,
+        release: bool,
+        fetched: u64,
+    ) -> (Vec<Bytes>, Rest, Option<Expected>) {
         let inner = &mut *self.inner.lock();
         let Phase::Flying(list) = std::mem::replace(&mut inner.phase, Phase::Over) else {
-            return (Vec::new(), Rest::new());
+            return (Vec::new(), Rest::new(), None);
         };
         let all: Vec<Bytes> = list.iter().map(|(_, piece)| piece.clone()).collect();
         let release = release || !inner.hold || (inner.touched && !self.ahead);
@@ -405,7 +421,7 @@ impl Fill {
         inner.phase = Phase::Whole(parts);
         inner.abort = None;
         inner.whole_at = fetched;
-        (all, rest)
+        (all, rest, inner.expected.take())
     }
 
     /// Lets go of the blocks in `rest`, which are at rest now. True if that was the last.
@@ -450,6 +466,7 @@ impl Fill {
                 if inner.waiters.is_empty() && here < self.extent.len / 2 {
                     inner.phase = Phase::Over;
                     inner.grant = None;
+                    inner.expected = None;
                     abort = inner.abort.take();
                 }
             }
@@ -471,6 +488,7 @@ impl Fill {
         }
         inner.phase = Phase::Over;
         inner.grant = None;
+        inner.expected = None;
         inner.abort = None;
         for waiter in inner.waiters.drain(..) {
             // Whoever dropped the receiver gave up waiting.

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -168,8 +167,7 @@ impl Stream {
     fn outruns_disk(&self, plan: &Plan) -> bool {
         let long = plan.run > 0 && plan.consumed >= OUTRUN_MIN;
         let disk = self.cache.disk.as_ref().filter(|_| long);
-        let room = disk.and_then(|disk| disk.room_ahead(Instant::now()));
-        room.is_some_and(|room| room < 16 * BLOCK)
+        disk.is_some_and(|disk| disk.is_full())
     }
 
     /// Sees to it that what of `extent` is neither here nor on disk is on its way.
