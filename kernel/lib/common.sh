@@ -99,11 +99,16 @@ source_tree() {
             tar -xJ -C "$tree" --strip-components=1
         touch "$tree/.unpacked"
     fi
+    if [ -d "$tree/.git" ] && ! git -C "$tree" cat-file -e base-as-fetched:LICENSES 2>/dev/null; then
+        apply
+        rm -rf "$tree/.git"
+    fi
     if [ ! -d "$tree/.git" ]; then
         local touched
         touched="$(sed -n 's,^--- a/,,p' "$patch_dir"/*.patch "$kernel_dir"/patches/test-only/*.patch | sort -u)"
         git -C "$tree" init -q -b base
-        (cd "$tree" && ls -d fs/fuse Documentation/filesystems/fuse tools/testing/selftests/filesystems/fuse \
+        # LICENSES is what checkpatch's spdxcheck.py looks for in git.
+        (cd "$tree" && ls -d LICENSES fs/fuse Documentation/filesystems/fuse tools/testing/selftests/filesystems/fuse \
             $touched 2>/dev/null) | git -C "$tree" add -f --pathspec-from-file=-
         in_tree commit -q -m "$base as Debian has it"
         git -C "$tree" tag base-as-fetched

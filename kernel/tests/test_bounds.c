@@ -37,7 +37,7 @@ TEST(killed_closer_is_free_at_once_and_release_goes_on, ON_BOTH)
 	pid_t child = hanging_closer();
 
 	kill(child, SIGKILL);
-	EXPECT(ended(child, 2000));
+	EXPECT(ended(child, 15000));
 	EXPECT(end_of(child) == SIGKILL);
 	EXPECT(s->acked == 0);
 	EXPECT(s->interrupts == 0);
@@ -52,7 +52,7 @@ TEST(killed_closer_of_several_threads_is_free_at_once, ON_BOTH)
 	pid_t child = hanging_closer();
 
 	kill(child, SIGINT);	/* fatal by default, like ^C */
-	EXPECT(ended(child, 2000));
+	EXPECT(ended(child, 15000));
 	EXPECT(end_of(child) == SIGINT);
 	s->release_hold = false;
 	EVENTUALLY(s->acked == 1);
@@ -102,14 +102,15 @@ static pid_t hanging_exit(void)
 
 TEST(exit_waits_no_longer_than_the_limit, ON_BOTH)
 {
-	set_exit_timeout(2);
+	set_exit_timeout(4);
 	start();
 	long began = now_ms();
 	pid_t child = hanging_exit();
 
-	EXPECT(!ended(child, 1000));
-	EXPECT(ended(child, 6000));
-	EXPECT(now_ms() - began >= 1900);
+	/* Without a limit it would wait for ever; a slow machine may take its time to see the end. */
+	EXPECT(!ended(child, 500));
+	EXPECT(ended(child, 15000));
+	EXPECT(now_ms() - began >= 3900);
 	EXPECT(end_of(child) == 0);
 	EXPECT(s->acked == 0);
 	s->release_hold = false;
@@ -122,7 +123,7 @@ TEST(exit_does_not_wait_with_a_limit_of_zero, ON_BOTH)
 	start();
 	pid_t child = hanging_exit();
 
-	EXPECT(ended(child, 2000));
+	EXPECT(ended(child, 15000));
 	EXPECT(end_of(child) == 0);
 	EXPECT(s->acked == 0);
 }
@@ -152,7 +153,7 @@ TEST(killed_holder_does_not_wait, ON_BOTH)
 	EVENTUALLY(s->opens == 1);
 	usleep(50000);
 	kill(child, SIGKILL);
-	EXPECT(ended(child, 3000));
+	EXPECT(ended(child, 15000));
 	end_of(child);
 	EVENTUALLY(s->releases == 1);
 	EXPECT(s->acked == 0);
@@ -168,7 +169,7 @@ TEST(crashed_holder_does_not_wait, ON_BOTH)
 		open_file(0, O_RDWR);
 		raise(SIGSEGV);
 	}
-	EXPECT(ended(child, 3000));
+	EXPECT(ended(child, 15000));
 	EXPECT((end_of(child) & 0x7f) == SIGSEGV);
 	EXPECT(s->acked == 0);
 }
@@ -186,8 +187,8 @@ TEST(death_of_the_server_frees_closer_and_exit, ON_BOTH)
 	}
 	EVENTUALLY(s->releases == 2);
 	kill(server, SIGKILL);
-	EXPECT(ended(child, 3000));
-	EXPECT(ended(exiting, 3000));
+	EXPECT(ended(child, 15000));
+	EXPECT(ended(exiting, 15000));
 	EXPECT(s->acked == 0);
 }
 
@@ -204,7 +205,7 @@ TEST(abort_of_the_connection_frees_the_closer, ON_BOTH)
 	FILE *f = fopen(path, "w");
 
 	EXPECT(f && fprintf(f, "1") == 1 && fclose(f) == 0);
-	EXPECT(ended(child, 3000));
+	EXPECT(ended(child, 15000));
 	EXPECT(s->acked == 0);
 }
 
@@ -214,7 +215,7 @@ TEST(forced_umount_frees_the_closer, ON_BOTH)
 	pid_t child = hanging_closer();
 
 	umount2(MNT, MNT_FORCE);
-	EXPECT(ended(child, 3000));
+	EXPECT(ended(child, 15000));
 	EXPECT(s->acked == 0);
 }
 

@@ -374,7 +374,7 @@ TEST(exit_with_io_uring_in_flight_waits_no_longer_than_the_limit, ON_BOTH)
 	set_exit_timeout(2);
 	pid_t child = exit_with_a_read_in_flight(false);
 
-	EXPECT(ended(child, 10000));
+	EXPECT(ended(child, 15000));
 	EXPECT(end_of(child) == 0);
 	EXPECT(s->acked == 1);
 	s->release_hold = false;
@@ -385,7 +385,7 @@ TEST(killed_holder_with_io_uring_in_flight_does_not_wait, ON_BOTH)
 {
 	pid_t child = exit_with_a_read_in_flight(true);
 
-	EXPECT(ended(child, 5000));
+	EXPECT(ended(child, 15000));
 	EXPECT(s->acked == 1);
 	s->release_hold = false;
 	EVENTUALLY(s->acked == 2);
