@@ -162,6 +162,25 @@ fn without_certificates_https_says_what_to_install_and_http_goes_on() {
     }
 }
 
+/// The machine's role is asked for the region where nothing else says it, which panicked for the lack of
+/// a client. Nothing is sent here: the lack of certificates is found after the region.
+#[test]
+fn without_an_endpoint_the_region_is_looked_for_at_the_machine_s_role() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let env = [
+        ("AWS_ACCESS_KEY_ID", "access"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("SSL_CERT_FILE", empty.path().to_str().unwrap()),
+    ];
+    let args = ["mount", "s3://data", dir.path().to_str().unwrap()];
+    let (code, _, err) = ackfs(&args, &env);
+    assert_eq!(code, Some(69), "{err}");
+    assert!(err.contains("ca-certificates"), "{err}");
+}
+
 #[test]
 fn doctor_looks_at_the_machine_line_by_line() {
     let (_, out, _) = ackfs(&["doctor"], &[]);

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use ackfs_cache::store::StoreErrorKind;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
@@ -164,7 +166,7 @@ impl Found {
         };
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(http.clone())
-            .region(region_chain(config, endpoint_url.is_some()));
+            .region(region_chain(config, endpoint_url.is_some(), &http));
         if let Some(profile) = &config.profile {
             loader = loader.profile_name(profile);
         }
@@ -264,7 +266,11 @@ impl Found {
 }
 
 /// Where the region comes from. A custom endpoint does not ask the machine's metadata service.
-fn region_chain(config: &S3Config, custom_endpoint: bool) -> RegionProviderChain {
+fn region_chain(
+    config: &S3Config,
+    custom_endpoint: bool,
+    http: &SharedHttpClient,
+) -> RegionProviderChain {
     let given = RegionProviderChain::first_try(config.region.clone().map(Region::new));
     let mut profile = ProfileFileRegionProvider::builder();
     if let Some(name) = &config.profile {
@@ -276,7 +282,9 @@ fn region_chain(config: &S3Config, custom_endpoint: bool) -> RegionProviderChain
     if custom_endpoint {
         chain.or_else(Region::from_static("us-east-1"))
     } else {
-        chain.or_else(aws_config::imds::region::ImdsRegionProvider::builder().build())
+        // It takes no client from the loader, and the SDK is built without one of its own.
+        let imds = ProviderConfig::default().with_http_client(http.clone());
+        chain.or_else(ImdsRegionProvider::builder().configure(&imds).build())
     }
 }
 
