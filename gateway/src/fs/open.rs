@@ -61,16 +61,8 @@ impl Filesystem {
         if writes(flags) {
             self.writable()?;
         }
-        let (local, told) = {
-            let state = inode.state.lock();
-            (state.is_local(), state.told)
-        };
-        if local && told == Some(Told::Final) {
-            // A close has said that these bytes will not get there. They stay with the handles
-            // that are still open; who opens now gets what is in the store.
-            self.inodes.detach(inode);
-            return Err(FsError::plain(libc::ESTALE));
-        }
+        self.turn_from_lost(inode)?;
+        let local = inode.state.lock().is_local();
         if !local {
             let _guard = inode.publishing.lock().await;
             let checked = access(inode);
@@ -95,11 +87,12 @@ impl Filesystem {
         if inode.state.lock().leaving {
             // Whether the name is still there afterwards the kernel then finds out.
             drop(inode.publishing.lock().await);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(self.look_again(inode));
         }
         let mut state = inode.state.lock();
         if state.leaving || state.unlinked || !state.attached {
-            return Err(FsError::plain(libc::ESTALE));
+            drop(state);
+            return Err(self.look_again(inode));
         }
         let mut out = OpenOut::default();
         if !self.pass_through(inode, &mut state, flags, &mut out) {
@@ -119,6 +112,39 @@ impl Filesystem {
         out.open_flags |= self.close_mode().open_flags(writes(flags));
         out.fh = self.take_handle(inode, &mut state, writes(flags), passthrough);
         Ok(out)
+    }
+
+    /// Refuses bytes of which a close has said that they will not get there. They stay with the handles
+    /// that are still open, until the last RELEASE, which comes some time after its close(2); who asks
+    /// by name gets what is in the store.
+    ///
+    /// # Errors
+    /// ESTALE, see [`Filesystem::look_again`].
+    pub(super) fn turn_from_lost(&self, inode: &Inode) -> FsResult<()> {
+        {
+            let state = inode.state.lock();
+            if !state.is_local() || state.told != Some(Told::Final) {
+                return Ok(());
+            }
+        }
+        let stale = self.look_again(inode);
+        self.inodes.detach(inode);
+        Err(stale)
+    }
+
+    /// ESTALE, which makes the kernel look the name up again and try once more; it gives the caller a
+    /// second one. So the look-up must not find what is out of date (another version, or a file whose
+    /// own mode no listing shows): what is known of the name goes first, unless it was asked for just
+    /// now.
+    fn look_again(&self, inode: &Inode) -> FsError {
+        let (parent, name, gone) = {
+            let state = inode.state.lock();
+            (state.parent, state.name.clone(), state.unlinked)
+        };
+        if !gone {
+            self.known.drop_name(parent, &name);
+        }
+        FsError::plain(libc::ESTALE)
     }
 
     fn take_handle(

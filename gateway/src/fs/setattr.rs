@@ -27,7 +27,7 @@ impl Filesystem {
         let this = self.this();
         let work = async move {
             if let Some(size) = set.size {
-                this.set_size(&inode, size).await?;
+                this.set_size(&inode, size, set.fh.is_some()).await?;
             }
             if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
                 this.set_metadata(&inode, &set).await?;
@@ -40,9 +40,13 @@ impl Filesystem {
         });
     }
 
-    async fn set_size(&self, inode: &Arc<Inode>, size: u64) -> FsResult<()> {
+    /// `by_handle`: ftruncate(2), whose handle's close publishes.
+    async fn set_size(&self, inode: &Arc<Inode>, size: u64, by_handle: bool) -> FsResult<()> {
         if inode.kind == Kind::Directory {
             return Err(FsError::plain(libc::EISDIR));
+        }
+        if !by_handle {
+            self.turn_from_lost(inode)?;
         }
         let (open_for_writing, passed_through) = {
             let state = inode.state.lock();

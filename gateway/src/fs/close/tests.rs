@@ -9,13 +9,14 @@ use ackfs_cache::dirty::{OnConflict, WriteConfig, Writer};
 use ackfs_cache::read::{ReadCache, ReadConfig};
 use ackfs_cache::store::StoreErrorKind;
 use ackfs_cache::store::memory::{Call, Fault, MemoryStore};
-use libc::{EACCES, EIO, ETIMEDOUT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+use libc::{EACCES, EIO, ESTALE, ETIMEDOUT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 
 use super::*;
 use crate::fs::inode::ROOT;
 use crate::fs::{FsConfig, FsStats};
 use crate::fuse::Op;
 use crate::fuse::fake::FakeKernel;
+use crate::fuse::request::SetAttr;
 
 const PART: u64 = 5 << 20;
 
@@ -29,6 +30,10 @@ struct World {
 
 impl World {
     fn new(mode: CloseMode) -> Self {
+        Self::with_ttl(mode, Duration::ZERO)
+    }
+
+    fn with_ttl(mode: CloseMode, metadata_ttl: Duration) -> Self {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
         let handle = runtime.handle().clone();
@@ -54,7 +59,7 @@ impl World {
             gid: 0,
             file_mode: 0o644,
             dir_mode: 0o755,
-            metadata_ttl: Duration::ZERO,
+            metadata_ttl,
             negative_ttl: Duration::ZERO,
             read_only: false,
         };
@@ -71,6 +76,16 @@ impl World {
     fn create(&self, name: &str) -> Open<'_> {
         let (ino, out) = self.kernel.create(ROOT, name, O_WRONLY);
         Open::new(self, ino, out)
+    }
+
+    /// truncate(2), or ftruncate(2) through `fh`; what it gives.
+    fn truncate(&self, ino: u64, fh: Option<u64>, size: u64) -> i32 {
+        let set = SetAttr {
+            fh,
+            size: Some(size),
+            ..SetAttr::default()
+        };
+        self.kernel.ask(ino, Op::Setattr { set }).errno
     }
 
     fn open(&self, ino: u64, flags: i32) -> Open<'_> {
@@ -418,6 +433,33 @@ fn a_reader_s_closes_say_nothing_of_the_writer_s_bytes() {
     assert_eq!(world.changes(), 0);
     assert_eq!(file.flush(true), 0);
     assert_eq!(world.changes(), 1);
+}
+
+/// The kernel answers one ESTALE of an open by another look-up, and gives the second to its caller.
+/// Between a close that lost a race and its RELEASE there were two: of the bytes that were lost, then of
+/// the version that the look-up still believed in.
+#[test]
+fn the_look_up_after_a_lost_race_finds_the_winner_before_the_release_too() {
+    let world = World::with_ttl(CloseMode::Flush, Duration::from_secs(3600));
+    world.store.plant("a", "1");
+    let ino = world.kernel.lookup(ROOT, "a");
+    let file = world.open(ino, O_WRONLY | O_TRUNC);
+    file.write(0, b"ours");
+    world.store.plant("a", "theirs");
+    assert_eq!(file.flush(false), ESTALE);
+    for ask in [
+        &|ino| world.kernel.open(ino, O_RDONLY).err() as Option<i32>,
+        &|ino| Some(world.truncate(ino, None, 1)).filter(|errno| *errno != 0),
+    ] as [&dyn Fn(u64) -> Option<i32>; 2]
+    {
+        assert_eq!(ask(ino), Some(ESTALE));
+        let found = world.kernel.lookup(ROOT, "a");
+        assert_ne!(found, ino);
+        assert_eq!(ask(found), None);
+    }
+    file.release();
+    world.drain();
+    assert_eq!(world.store.bytes("a").unwrap(), "t");
 }
 
 #[test]
