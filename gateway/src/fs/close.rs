@@ -24,6 +24,7 @@ use std::time::Duration;
 use ackfs_cache::dirty::WriteError;
 use tracing::error;
 
+use super::error::FsResult;
 use super::handle::FileHandle;
 use super::inode::{Inode, Told};
 use super::{Context, Filesystem, error};
@@ -178,11 +179,7 @@ impl Filesystem {
         last: Option<Arc<FileHandle>>,
         responder: Responder,
     ) {
-        let dirty = {
-            let state = inode.state.lock();
-            state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
-        };
-        if !dirty {
+        if !inode.state.lock().is_dirty() {
             if let Some(handle) = last {
                 handle.flushed_last(LastFlush::Published);
             }
@@ -211,25 +208,27 @@ impl Filesystem {
     }
 
     pub(super) fn release(&self, fh: u64, responder: Responder) {
-        let Some(handle) = self.files.remove(fh) else {
+        let Some(handle) = self.files.get(fh) else {
             return responder.error(libc::EBADF);
         };
         let inode = handle.inode.clone();
         let (last_writer, dirty) = {
             let mut state = inode.state.lock();
+            // Under this lock, as it was put in: a handle that is not in the table is no writer.
+            self.files.remove(fh);
             state.handles -= 1;
             state.writers -= u32::from(handle.writable);
             if state.handles == 0 {
                 state.backing = None;
             }
             let last_writer = handle.writable && state.writers == 0;
-            (last_writer, state.dirty.clone())
+            (last_writer, state.is_dirty())
         };
         let mode = self.close_mode();
         let what = mode.at_release(Released {
             writable: handle.writable,
             last_writer,
-            dirty: dirty.is_some_and(|dirty| dirty.is_dirty()),
+            dirty,
             last_flush: handle.last_flush(),
         });
         drop(handle);
@@ -264,6 +263,22 @@ impl Filesystem {
                 responder.empty();
             }
         });
+    }
+
+    /// Publishes what was changed by name, which no handle's close does, and lets the file go. What
+    /// fails is given up, for its caller is told, unless somebody writes the file: their close tries
+    /// again.
+    ///
+    /// # Errors
+    /// As [`Filesystem::publish`].
+    pub(super) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        let published = self.publish(inode).await;
+        if published.is_ok() {
+            self.settle(inode);
+        } else if inode.state.lock().writers == 0 {
+            self.give_up(inode, None).await;
+        }
+        published
     }
 
     /// The last writer is gone and nothing is dirty: the file is the store's again. The bytes of a

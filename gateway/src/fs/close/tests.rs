@@ -435,6 +435,54 @@ fn a_reader_s_closes_say_nothing_of_the_writer_s_bytes() {
     assert_eq!(world.changes(), 1);
 }
 
+/// `close; truncate`: the kernel sends RELEASE when it likes, and the truncation took the writer whose
+/// RELEASE was still on its way for one who would publish it. It was answered before its bytes were in
+/// the store.
+#[test]
+fn a_truncation_by_name_after_the_close_is_in_the_store_when_it_is_answered() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"0123456789");
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.truncate(file.ino, None, 4), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "0123");
+    file.release();
+    assert_eq!(world.changes(), 2);
+}
+
+#[test]
+fn a_truncation_does_not_publish_the_writer_s_half() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"half");
+    assert_eq!(world.truncate(file.ino, None, 2), 0);
+    assert_eq!(world.truncate(file.ino, Some(file.fh), 1), 0);
+    assert_eq!(world.changes(), 0);
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.truncate(file.ino, Some(file.fh), 0), 0);
+    assert_eq!(
+        world.store.bytes("a").unwrap(),
+        "h",
+        "ftruncate waits for the close"
+    );
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "");
+}
+
+#[test]
+fn a_truncation_whose_publish_failed_leaves_the_bytes_to_the_writer() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"12");
+    assert_eq!(file.flush(false), 0);
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    world.store.inject(Call::Put, refused);
+    assert_eq!(world.truncate(file.ino, None, 1), EACCES);
+    assert_eq!(world.stats().lost_files, 0);
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "1");
+}
+
 /// The kernel answers one ESTALE of an open by another look-up, and gives the second to its caller.
 /// Between a close that lost a race and its RELEASE there were two: of the bytes that were lost, then of
 /// the version that the look-up still believed in.
