@@ -86,6 +86,22 @@ fn an_empty_file_is_an_empty_object() {
 }
 
 #[test]
+fn a_file_made_or_cut_by_who_only_reads_is_in_the_store_when_close_returns() {
+    on_both_doors(|world| {
+        let mut made = OpenOptions::new();
+        made.read(true).custom_flags(libc::O_CREAT);
+        close(made.open(world.path("made")).unwrap()).unwrap();
+        assert_eq!(world.store.bytes("made").unwrap(), "");
+        world.store.plant("cut", "1");
+        let mut cut = OpenOptions::new();
+        cut.read(true).custom_flags(libc::O_TRUNC);
+        close(cut.open(world.path("cut")).unwrap()).unwrap();
+        assert_eq!(world.store.bytes("cut").unwrap(), "");
+        assert_eq!(fs::read(world.path("cut")).unwrap(), b"");
+    });
+}
+
+#[test]
 fn a_reader_s_close_does_not_publish_the_writer_s_half() {
     on_both_doors(|world| {
         let mut file = File::create(world.path("a")).unwrap();

@@ -96,7 +96,7 @@ pub struct State {
     pub successor: Option<Arc<Inode>>,
     /// Open handles.
     pub handles: u32,
-    /// Of these, for writing; and who changes the file without a handle, while that lasts.
+    /// Of these, whose closes publish; and who changes the file without a handle, while that lasts.
     /// Who takes the last one away publishes what is dirty then: both are looked at under one lock.
     pub writers: u32,
     /// What stat(2) shows.

@@ -36,6 +36,16 @@ fn writes(flags: u32) -> bool {
     flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
 }
 
+/// Whether it cuts the file, which Linux allows beside O_RDONLY to who may write the file.
+fn truncates(flags: u32) -> bool {
+    flags & libc::O_TRUNC as u32 != 0
+}
+
+/// Whether it may change the file, so that its closes publish.
+fn changes(flags: u32) -> bool {
+    writes(flags) || truncates(flags)
+}
+
 impl Filesystem {
     pub(super) fn open(&self, ino: u64, flags: u32, responder: Responder) {
         let inode = match self.inode(ino) {
@@ -46,11 +56,11 @@ impl Filesystem {
         let this = self.this();
         let work = async move { this.open_inode(&inode, flags).await };
         let answer = |responder: Responder, open| responder.open(&open);
-        if flags & libc::O_TRUNC as u32 == 0 {
-            self.spawn_interruptible(context, responder, work, answer);
-        } else {
+        if truncates(flags) {
             // Given up half-way it would leave a truncation that nobody's close publishes.
             self.spawn(context, responder, work, answer);
+        } else {
+            self.spawn_interruptible(context, responder, work, answer);
         }
     }
 
@@ -58,7 +68,7 @@ impl Filesystem {
         if inode.kind == Kind::Directory {
             return Err(FsError::plain(libc::EISDIR));
         }
-        if writes(flags) {
+        if changes(flags) {
             self.writable()?;
         }
         self.turn_from_lost(inode)?;
@@ -74,9 +84,28 @@ impl Filesystem {
             }
         }
         tell_of_late_failure(&mut inode.state.lock())?;
-        if writes(flags) && flags & libc::O_TRUNC as u32 != 0 {
-            self.truncate_at_open(inode).await?;
+        if !truncates(flags) {
+            return self.open_version(inode, flags).await;
         }
+        // A writer from here on: if no handle comes of it, nobody's close publishes what was cut.
+        inode.state.lock().writers += 1;
+        let open = match self.truncate_at_open(inode).await {
+            Ok(()) => self.open_version(inode, flags).await,
+            Err(error) => Err(error),
+        };
+        let others = {
+            let mut state = inode.state.lock();
+            state.writers -= 1;
+            state.writers > 0
+        };
+        if open.is_err() && !others {
+            self.publish_by_name(inode).await?;
+        }
+        open
+    }
+
+    /// Opens the inode as it is now.
+    async fn open_version(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
         let clean = match inode.state.lock() {
             state if writes(flags) || state.is_local() || state.backing.is_some() => None,
             state => state.object().zip(Some(state.attr.size)),
@@ -109,8 +138,9 @@ impl Filesystem {
             out.open_flags |= FOPEN_KEEP_CACHE;
         }
         state.kernel_pages = state.version.clone();
-        out.open_flags |= self.close_mode().open_flags(writes(flags));
-        out.fh = self.take_handle(inode, &mut state, writes(flags), passthrough);
+        out.open_flags |= self.close_mode().open_flags(changes(flags));
+        let (writable, publishes) = (writes(flags), changes(flags));
+        out.fh = self.take_handle(inode, &mut state, writable, publishes, passthrough);
         Ok(out)
     }
 
@@ -152,12 +182,13 @@ impl Filesystem {
         inode: &Arc<Inode>,
         state: &mut State,
         writable: bool,
+        publishes: bool,
         passthrough: bool,
     ) -> u64 {
         state.handles += 1;
-        state.writers += u32::from(writable);
-        self.files
-            .insert(FileHandle::new(inode.clone(), writable, passthrough))
+        state.writers += u32::from(publishes);
+        let handle = FileHandle::new(inode.clone(), writable, publishes, passthrough);
+        self.files.insert(handle)
     }
 
     /// Fills in the backing file where the open may pass through. False if the inode's other opens
@@ -269,12 +300,12 @@ impl Filesystem {
         if new {
             let (entry, fh) = {
                 let mut state = inode.state.lock();
-                let fh = self.take_handle(&inode, &mut state, writes(flags), false);
+                let fh = self.take_handle(&inode, &mut state, writes(flags), true, false);
                 (inode.entry(&state, self.config.metadata_ttl), fh)
             };
             let open = OpenOut {
                 fh,
-                open_flags: self.close_mode().open_flags(writes(flags)),
+                open_flags: self.close_mode().open_flags(true),
                 ..OpenOut::default()
             };
             return responder.create(&entry, &open);

@@ -9,7 +9,7 @@ use ackfs_cache::dirty::{OnConflict, WriteConfig, Writer};
 use ackfs_cache::read::{ReadCache, ReadConfig};
 use ackfs_cache::store::StoreErrorKind;
 use ackfs_cache::store::memory::{Call, Fault, MemoryStore};
-use libc::{EACCES, EIO, ESTALE, ETIMEDOUT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+use libc::{EACCES, EIO, ESTALE, ETIMEDOUT, O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 
 use super::*;
 use crate::fs::inode::ROOT;
@@ -74,7 +74,11 @@ impl World {
     }
 
     fn create(&self, name: &str) -> Open<'_> {
-        let (ino, out) = self.kernel.create(ROOT, name, O_WRONLY);
+        self.create_with(name, O_WRONLY)
+    }
+
+    fn create_with(&self, name: &str, flags: i32) -> Open<'_> {
+        let (ino, out) = self.kernel.create(ROOT, name, flags);
         Open::new(self, ino, out)
     }
 
@@ -117,6 +121,12 @@ impl World {
         while self.store.count_called(call) == 0 {
             std::thread::yield_now();
         }
+    }
+
+    /// Waits for what RELEASEs have begun, which a drain does before it publishes what is left.
+    fn drain_releases(&self) {
+        self.filesystem.releases.close();
+        self.runtime.block_on(self.filesystem.releases.wait());
     }
 
     fn drain(&self) {
@@ -192,15 +202,16 @@ impl<'a> Open<'a> {
 }
 
 #[test]
-fn only_files_that_may_be_written_have_their_release_waited_for() {
+fn only_handles_that_publish_have_their_release_waited_for() {
     let world = World::new(CloseMode::Release);
     world.store.plant("old", "1");
     assert!(world.create("new").sync_release);
     let old = world.kernel.lookup(ROOT, "old");
     assert!(!world.open(old, O_RDONLY).sync_release);
-    for flags in [O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC] {
+    for flags in [O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC, O_RDONLY | O_TRUNC] {
         assert!(world.open(old, flags).sync_release);
     }
+    assert!(world.create_with("made", O_RDONLY | O_CREAT).sync_release);
     let world = World::new(CloseMode::Flush);
     assert!(!world.create("new").sync_release);
 }
@@ -435,6 +446,42 @@ fn a_reader_s_closes_say_nothing_of_the_writer_s_bytes() {
     assert_eq!(world.changes(), 1);
 }
 
+/// `open(path, O_RDONLY | O_CREAT)` and `O_RDONLY | O_TRUNC` change the file through handles that cannot
+/// write. Their closes said yes, and the file came to the store at the drain.
+#[test]
+fn who_made_or_cut_a_file_publishes_it_though_it_only_reads() {
+    for mode in [CloseMode::Flush, CloseMode::Release] {
+        let world = World::new(mode);
+        let made = world.create_with("made", O_RDONLY | O_CREAT);
+        assert_eq!(made.flush(true), 0);
+        assert_eq!(world.store.bytes("made").unwrap(), "", "{mode:?}");
+        made.release();
+        world.store.plant("cut", "1");
+        let ino = world.kernel.lookup(ROOT, "cut");
+        let cut = world.open(ino, O_RDONLY | O_TRUNC);
+        assert_eq!(world.kernel.size(ino), 0);
+        assert_eq!(cut.flush(true), 0);
+        assert_eq!(world.store.bytes("cut").unwrap(), "", "{mode:?}");
+        cut.release();
+        assert_eq!(world.changes(), 2, "{mode:?}");
+        assert!(world.filesystem.unsaved().is_empty());
+        // No FLUSH comes before it where a descriptor is in flight in a socket.
+        let unflushed = world.create_with("unflushed", O_RDONLY | O_CREAT);
+        unflushed.release();
+        world.drain_releases();
+        assert_eq!(world.store.bytes("unflushed").unwrap(), "", "{mode:?}");
+    }
+}
+
+#[test]
+fn a_refusal_is_told_to_who_made_a_file_and_only_reads() {
+    let world = World::new(CloseMode::Flush);
+    let made = world.create_with("made", O_RDONLY | O_CREAT);
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    world.store.inject(Call::Put, refused);
+    assert_eq!(made.flush(false), EACCES);
+}
+
 /// `close; truncate`: the kernel sends RELEASE when it likes, and the truncation took the writer whose
 /// RELEASE was still on its way for one who would publish it. It was answered before its bytes were in
 /// the store.
@@ -562,7 +609,7 @@ fn a_release_that_has_dirty_bytes_never_leaves_them_to_nobody() {
         for last_flush in outcomes {
             for bits in 0..8 {
                 let it = Released {
-                    writable: bits & 1 != 0,
+                    publishes: bits & 1 != 0,
                     last_writer: bits & 3 == 3,
                     dirty: bits & 4 != 0,
                     last_flush,
@@ -571,7 +618,7 @@ fn a_release_that_has_dirty_bytes_never_leaves_them_to_nobody() {
                 if it.last_writer && it.dirty {
                     assert_ne!(what, AtRelease::Answer, "{mode:?} {it:?}");
                 }
-                if !it.writable || !it.dirty {
+                if !it.publishes || !it.dirty {
                     assert_eq!(what, AtRelease::Answer, "{mode:?} {it:?}");
                 }
                 let told = last_flush == Some(LastFlush::Failed);
