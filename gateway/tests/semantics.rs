@@ -10,7 +10,7 @@ mod world;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ackfs_cache::store::StoreErrorKind;
 use ackfs_cache::store::memory::{Call, Fault};
@@ -44,13 +44,23 @@ fn a_small_file_is_one_put_and_is_there_when_close_returns() {
 #[test]
 fn many_new_files_cost_one_put_each_and_a_listing_for_all() {
     on_both_doors(|world| {
+        // A pause ends a burst of creations (two seconds, `fs/burst.rs`), and a busy machine makes some:
+        // the next eight names are then asked for again, by a HEAD and a listing each.
+        let mut pauses = 0;
         for index in 0..50 {
+            let begun = Instant::now();
             fs::write(world.path(&format!("f{index}")), "x").unwrap();
+            pauses += usize::from(begun.elapsed() > Duration::from_secs(1));
         }
         let calls = world.store.calls();
         let puts = calls.iter().filter(|(call, _)| *call == Call::Put).count();
         assert_eq!(puts, 50);
-        assert!(calls.len() <= 70, "{} calls for 50 files", calls.len());
+        let calls_max = 70 + 20 * pauses;
+        assert!(
+            calls.len() <= calls_max,
+            "{} calls for 50 files and {pauses} pauses",
+            calls.len()
+        );
     });
 }
 
@@ -72,6 +82,22 @@ fn an_empty_file_is_an_empty_object() {
         close(File::create(world.path("empty")).unwrap()).unwrap();
         assert_eq!(world.store.bytes("empty").unwrap().len(), 0);
         assert_eq!(fs::metadata(world.path("empty")).unwrap().len(), 0);
+    });
+}
+
+#[test]
+fn a_file_made_or_cut_by_who_only_reads_is_in_the_store_when_close_returns() {
+    on_both_doors(|world| {
+        let mut made = OpenOptions::new();
+        made.read(true).custom_flags(libc::O_CREAT);
+        close(made.open(world.path("made")).unwrap()).unwrap();
+        assert_eq!(world.store.bytes("made").unwrap(), "");
+        world.store.plant("cut", "1");
+        let mut cut = OpenOptions::new();
+        cut.read(true).custom_flags(libc::O_TRUNC);
+        close(cut.open(world.path("cut")).unwrap()).unwrap();
+        assert_eq!(world.store.bytes("cut").unwrap(), "");
+        assert_eq!(fs::read(world.path("cut")).unwrap(), b"");
     });
 }
 

@@ -86,6 +86,7 @@ impl From<StartError> for Failure {
                 | ConnectErrorKind::WrongRegion
                 | ConnectErrorKind::Unreachable
                 | ConnectErrorKind::Timeout
+                | ConnectErrorKind::NoAuthorities
                 | ConnectErrorKind::Tls
                 | ConnectErrorKind::NotTls
                 | ConnectErrorKind::NeedsTls

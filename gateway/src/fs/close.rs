@@ -1,6 +1,7 @@
 //! Closing, and the promise: what the kernel says of a file's end, and what is answered when the store
-//! has the bytes. A handle that cannot write never publishes: its close says nothing about the
-//! writer's bytes. fsync publishes always.
+//! has the bytes. A handle that only reads never publishes: its close says nothing about the writer's
+//! bytes. One whose open made or cut the file publishes though it cannot write: a program may touch a
+//! file by `open(path, O_RDONLY | O_CREAT)`. fsync publishes always.
 //!
 //! FLUSH comes once per close(2), so a dup'ed or inherited descriptor brings several, and each is
 //! waited for and gets its error. RELEASE comes once, when the last reference is gone; its error goes
@@ -24,6 +25,7 @@ use std::time::Duration;
 use ackfs_cache::dirty::WriteError;
 use tracing::error;
 
+use super::error::FsResult;
 use super::handle::FileHandle;
 use super::inode::{Inode, Told};
 use super::{Context, Filesystem, error};
@@ -58,17 +60,17 @@ impl CloseMode {
 
     /// The FOPEN_* flags of a file that is opened.
     ///
-    /// Only files that may be written have their RELEASE waited for. A reader's RELEASE has nothing to
+    /// Only handles that publish have their RELEASE waited for. A reader's RELEASE has nothing to
     /// tell: what it would order (an unlink or open right after the close) is ordered by the inode's
     /// state here, and its close would cost a round trip for nothing.
-    pub(super) fn open_flags(self, writable: bool) -> u32 {
+    pub(super) fn open_flags(self, publishes: bool) -> u32 {
         match self {
-            Self::Release if writable => FOPEN_SYNC_RELEASE,
+            Self::Release if publishes => FOPEN_SYNC_RELEASE,
             Self::Release | Self::Flush => 0,
         }
     }
 
-    /// What a FLUSH of a writable handle is to do. `last` as the kernel says.
+    /// What a FLUSH of a handle that publishes is to do. `last` as the kernel says.
     fn at_flush(self, last: bool) -> AtFlush {
         match self {
             Self::Release if !last => AtFlush::SendEarly,
@@ -78,7 +80,7 @@ impl CloseMode {
 
     /// What a RELEASE is to do.
     fn at_release(self, it: Released) -> AtRelease {
-        if !it.writable || !it.dirty {
+        if !it.publishes || !it.dirty {
             return AtRelease::Answer;
         }
         match (self, it.last_flush) {
@@ -116,9 +118,9 @@ enum AtFlush {
 /// What is known at a RELEASE.
 #[derive(Debug, Clone, Copy)]
 struct Released {
-    /// The handle could write.
-    writable: bool,
-    /// No handle that can write is left.
+    /// The handle's closes publish.
+    publishes: bool,
+    /// No handle that publishes is left.
     last_writer: bool,
     /// There is something to publish.
     dirty: bool,
@@ -143,7 +145,7 @@ impl Filesystem {
         let Some(handle) = self.files.get(fh) else {
             return responder.error(libc::EBADF);
         };
-        if !handle.writable {
+        if !handle.publishes {
             return responder.empty();
         }
         match self.close_mode().at_flush(last) {
@@ -178,11 +180,7 @@ impl Filesystem {
         last: Option<Arc<FileHandle>>,
         responder: Responder,
     ) {
-        let dirty = {
-            let state = inode.state.lock();
-            state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
-        };
-        if !dirty {
+        if !inode.state.lock().is_dirty() {
             if let Some(handle) = last {
                 handle.flushed_last(LastFlush::Published);
             }
@@ -211,25 +209,27 @@ impl Filesystem {
     }
 
     pub(super) fn release(&self, fh: u64, responder: Responder) {
-        let Some(handle) = self.files.remove(fh) else {
+        let Some(handle) = self.files.get(fh) else {
             return responder.error(libc::EBADF);
         };
         let inode = handle.inode.clone();
         let (last_writer, dirty) = {
             let mut state = inode.state.lock();
+            // Under this lock, as it was put in: a handle that is not in the table is no writer.
+            self.files.remove(fh);
             state.handles -= 1;
-            state.writers -= u32::from(handle.writable);
+            state.writers -= u32::from(handle.publishes);
             if state.handles == 0 {
                 state.backing = None;
             }
-            let last_writer = handle.writable && state.writers == 0;
-            (last_writer, state.dirty.clone())
+            let last_writer = handle.publishes && state.writers == 0;
+            (last_writer, state.is_dirty())
         };
         let mode = self.close_mode();
         let what = mode.at_release(Released {
-            writable: handle.writable,
+            publishes: handle.publishes,
             last_writer,
-            dirty: dirty.is_some_and(|dirty| dirty.is_dirty()),
+            dirty,
             last_flush: handle.last_flush(),
         });
         drop(handle);
@@ -264,6 +264,22 @@ impl Filesystem {
                 responder.empty();
             }
         });
+    }
+
+    /// Publishes what was changed by name, which no handle's close does, and lets the file go. What
+    /// fails is given up, for its caller is told, unless somebody writes the file: their close tries
+    /// again.
+    ///
+    /// # Errors
+    /// As [`Filesystem::publish`].
+    pub(super) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        let published = self.publish(inode).await;
+        if published.is_ok() {
+            self.settle(inode);
+        } else if inode.state.lock().writers == 0 {
+            self.give_up(inode, None).await;
+        }
+        published
     }
 
     /// The last writer is gone and nothing is dirty: the file is the store's again. The bytes of a

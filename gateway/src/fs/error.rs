@@ -104,6 +104,17 @@ pub fn worth_retrying(error: &WriteError) -> bool {
     }
 }
 
+/// Whether somebody else changed or removed the object that this was to replace.
+pub fn is_lost_race(error: &WriteError) -> bool {
+    match error {
+        WriteError::Store(error) => matches!(
+            error.kind,
+            StoreErrorKind::NotFound | StoreErrorKind::Changed
+        ),
+        WriteError::Staging(_) | WriteError::TooLarge => false,
+    }
+}
+
 /// An error and all that it came from, on one line.
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();

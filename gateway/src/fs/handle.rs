@@ -18,8 +18,10 @@ use super::inode::Inode;
 pub struct FileHandle {
     /// What is open.
     pub inode: Arc<Inode>,
-    /// Whether it may be written: only such a handle's FLUSH publishes.
+    /// Whether it may be written.
     pub writable: bool,
+    /// Whether its closes publish: it may be written, or its open made or cut the file.
+    pub publishes: bool,
     /// Whether the kernel reads the backing file by itself.
     pub passthrough: bool,
     /// How the last FLUSH was answered. The kernel says of one FLUSH of a handle that it is the last.
@@ -50,10 +52,11 @@ impl Source {
 
 impl FileHandle {
     /// A handle on `inode`.
-    pub fn new(inode: Arc<Inode>, writable: bool, passthrough: bool) -> Self {
+    pub fn new(inode: Arc<Inode>, writable: bool, publishes: bool, passthrough: bool) -> Self {
         Self {
             inode,
             writable,
+            publishes,
             passthrough,
             last_flush: OnceLock::new(),
             stream: Mutex::new(None),

@@ -96,7 +96,8 @@ pub struct State {
     pub successor: Option<Arc<Inode>>,
     /// Open handles.
     pub handles: u32,
-    /// Of these, for writing.
+    /// Of these, whose closes publish; and who changes the file without a handle, while that lasts.
+    /// Who takes the last one away publishes what is dirty then: both are looked at under one lock.
     pub writers: u32,
     /// What stat(2) shows.
     pub attr: FileAttr,
@@ -134,6 +135,11 @@ impl State {
     /// Whether this mount knows better than the store what the file holds.
     pub fn is_local(&self) -> bool {
         self.dirty.is_some() || self.kept
+    }
+
+    /// Whether there is something to publish.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
     }
 
     /// The attributes, with the size of what was written.

@@ -36,6 +36,16 @@ fn writes(flags: u32) -> bool {
     flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
 }
 
+/// Whether it cuts the file, which Linux allows beside O_RDONLY to who may write the file.
+fn truncates(flags: u32) -> bool {
+    flags & libc::O_TRUNC as u32 != 0
+}
+
+/// Whether it may change the file, so that its closes publish.
+fn changes(flags: u32) -> bool {
+    writes(flags) || truncates(flags)
+}
+
 impl Filesystem {
     pub(super) fn open(&self, ino: u64, flags: u32, responder: Responder) {
         let inode = match self.inode(ino) {
@@ -46,11 +56,11 @@ impl Filesystem {
         let this = self.this();
         let work = async move { this.open_inode(&inode, flags).await };
         let answer = |responder: Responder, open| responder.open(&open);
-        if flags & libc::O_TRUNC as u32 == 0 {
-            self.spawn_interruptible(context, responder, work, answer);
-        } else {
+        if truncates(flags) {
             // Given up half-way it would leave a truncation that nobody's close publishes.
             self.spawn(context, responder, work, answer);
+        } else {
+            self.spawn_interruptible(context, responder, work, answer);
         }
     }
 
@@ -58,19 +68,11 @@ impl Filesystem {
         if inode.kind == Kind::Directory {
             return Err(FsError::plain(libc::EISDIR));
         }
-        if writes(flags) {
+        if changes(flags) {
             self.writable()?;
         }
-        let (local, told) = {
-            let state = inode.state.lock();
-            (state.is_local(), state.told)
-        };
-        if local && told == Some(Told::Final) {
-            // A close has said that these bytes will not get there. They stay with the handles
-            // that are still open; who opens now gets what is in the store.
-            self.inodes.detach(inode);
-            return Err(FsError::plain(libc::ESTALE));
-        }
+        self.turn_from_lost(inode)?;
+        let local = inode.state.lock().is_local();
         if !local {
             let _guard = inode.publishing.lock().await;
             let checked = access(inode);
@@ -82,9 +84,28 @@ impl Filesystem {
             }
         }
         tell_of_late_failure(&mut inode.state.lock())?;
-        if writes(flags) && flags & libc::O_TRUNC as u32 != 0 {
-            self.truncate_at_open(inode).await?;
+        if !truncates(flags) {
+            return self.open_version(inode, flags).await;
         }
+        // A writer from here on: if no handle comes of it, nobody's close publishes what was cut.
+        inode.state.lock().writers += 1;
+        let open = match self.truncate_at_open(inode).await {
+            Ok(()) => self.open_version(inode, flags).await,
+            Err(error) => Err(error),
+        };
+        let others = {
+            let mut state = inode.state.lock();
+            state.writers -= 1;
+            state.writers > 0
+        };
+        if open.is_err() && !others {
+            self.publish_by_name(inode).await?;
+        }
+        open
+    }
+
+    /// Opens the inode as it is now.
+    async fn open_version(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
         let clean = match inode.state.lock() {
             state if writes(flags) || state.is_local() || state.backing.is_some() => None,
             state => state.object().zip(Some(state.attr.size)),
@@ -95,11 +116,12 @@ impl Filesystem {
         if inode.state.lock().leaving {
             // Whether the name is still there afterwards the kernel then finds out.
             drop(inode.publishing.lock().await);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(self.look_again(inode));
         }
         let mut state = inode.state.lock();
         if state.leaving || state.unlinked || !state.attached {
-            return Err(FsError::plain(libc::ESTALE));
+            drop(state);
+            return Err(self.look_again(inode));
         }
         let mut out = OpenOut::default();
         if !self.pass_through(inode, &mut state, flags, &mut out) {
@@ -116,9 +138,43 @@ impl Filesystem {
             out.open_flags |= FOPEN_KEEP_CACHE;
         }
         state.kernel_pages = state.version.clone();
-        out.open_flags |= self.close_mode().open_flags(writes(flags));
-        out.fh = self.take_handle(inode, &mut state, writes(flags), passthrough);
+        out.open_flags |= self.close_mode().open_flags(changes(flags));
+        let (writable, publishes) = (writes(flags), changes(flags));
+        out.fh = self.take_handle(inode, &mut state, writable, publishes, passthrough);
         Ok(out)
+    }
+
+    /// Refuses bytes of which a close has said that they will not get there. They stay with the handles
+    /// that are still open, until the last RELEASE, which comes some time after its close(2); who asks
+    /// by name gets what is in the store.
+    ///
+    /// # Errors
+    /// ESTALE, see [`Filesystem::look_again`].
+    pub(super) fn turn_from_lost(&self, inode: &Inode) -> FsResult<()> {
+        {
+            let state = inode.state.lock();
+            if !state.is_local() || state.told != Some(Told::Final) {
+                return Ok(());
+            }
+        }
+        let stale = self.look_again(inode);
+        self.inodes.detach(inode);
+        Err(stale)
+    }
+
+    /// ESTALE, which makes the kernel look the name up again and try once more; it gives the caller a
+    /// second one. So the look-up must not find what is out of date (another version, or a file whose
+    /// own mode no listing shows): what is known of the name goes first, unless it was asked for just
+    /// now.
+    fn look_again(&self, inode: &Inode) -> FsError {
+        let (parent, name, gone) = {
+            let state = inode.state.lock();
+            (state.parent, state.name.clone(), state.unlinked)
+        };
+        if !gone {
+            self.known.drop_name(parent, &name);
+        }
+        FsError::plain(libc::ESTALE)
     }
 
     fn take_handle(
@@ -126,12 +182,13 @@ impl Filesystem {
         inode: &Arc<Inode>,
         state: &mut State,
         writable: bool,
+        publishes: bool,
         passthrough: bool,
     ) -> u64 {
         state.handles += 1;
-        state.writers += u32::from(writable);
-        self.files
-            .insert(FileHandle::new(inode.clone(), writable, passthrough))
+        state.writers += u32::from(publishes);
+        let handle = FileHandle::new(inode.clone(), writable, publishes, passthrough);
+        self.files.insert(handle)
     }
 
     /// Fills in the backing file where the open may pass through. False if the inode's other opens
@@ -243,12 +300,12 @@ impl Filesystem {
         if new {
             let (entry, fh) = {
                 let mut state = inode.state.lock();
-                let fh = self.take_handle(&inode, &mut state, writes(flags), false);
+                let fh = self.take_handle(&inode, &mut state, writes(flags), true, false);
                 (inode.entry(&state, self.config.metadata_ttl), fh)
             };
             let open = OpenOut {
                 fh,
-                open_flags: self.close_mode().open_flags(writes(flags)),
+                open_flags: self.close_mode().open_flags(true),
                 ..OpenOut::default()
             };
             return responder.create(&entry, &open);

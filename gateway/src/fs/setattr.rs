@@ -1,5 +1,5 @@
 //! Changing attributes. A size is set like a write and published like one: by the close of who has
-//! the file open, or at once for truncate(2) of a file that nobody writes. Mode, owners and time
+//! the file open, or at once for truncate(2) of a file that holds nobody's half-written bytes. Mode, owners and time
 //! travel with the next publish of a file that is being written; of any other file they are set by
 //! a copy onto itself at the store, which keeps the bytes.
 
@@ -27,7 +27,7 @@ impl Filesystem {
         let this = self.this();
         let work = async move {
             if let Some(size) = set.size {
-                this.set_size(&inode, size).await?;
+                this.set_size(&inode, size, set.fh.is_some()).await?;
             }
             if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
                 this.set_metadata(&inode, &set).await?;
@@ -40,9 +40,13 @@ impl Filesystem {
         });
     }
 
-    async fn set_size(&self, inode: &Arc<Inode>, size: u64) -> FsResult<()> {
+    /// `by_handle`: ftruncate(2), whose handle's close publishes.
+    async fn set_size(&self, inode: &Arc<Inode>, size: u64, by_handle: bool) -> FsResult<()> {
         if inode.kind == Kind::Directory {
             return Err(FsError::plain(libc::EISDIR));
+        }
+        if !by_handle {
+            self.turn_from_lost(inode)?;
         }
         let (open_for_writing, passed_through) = {
             let state = inode.state.lock();
@@ -61,12 +65,16 @@ impl Filesystem {
         }
         // A writer for as long as this lasts: the release of another must not settle the file
         // while its base is on its way, or what is cut here would be cut from nothing.
-        inode.state.lock().writers += 1;
+        let was_dirty = {
+            let mut state = inode.state.lock();
+            state.writers += 1;
+            state.is_dirty()
+        };
         let cut = match self.dirty_of(inode) {
             Ok(dirty) => dirty.set_size(size).await.map_err(FsError::from),
             Err(error) => Err(error),
         };
-        let (others, dirty) = {
+        let others = {
             let mut state = inode.state.lock();
             state.writers -= 1;
             if cut.is_ok() {
@@ -74,27 +82,14 @@ impl Filesystem {
                 state.mtime_set = false;
                 state.told = None;
             }
-            let dirty = state.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty());
-            (state.writers > 0, dirty)
+            state.writers > 0
         };
-        if others {
+        // A writer is counted until its RELEASE, which comes long after its close(2) on kernels that do
+        // not wait for it: of one that has nothing dirty nobody may hear any more who could be told.
+        if others && (by_handle || was_dirty) {
             return cut;
         }
-        if cut.is_err() && !dirty {
-            self.settle(inode);
-            return cut;
-        }
-        // Nobody's close will publish it.
-        match self.publish(inode).await {
-            Ok(()) => {
-                self.settle(inode);
-                cut
-            }
-            Err(error) => {
-                self.give_up(inode, None).await;
-                Err(error)
-            }
-        }
+        self.publish_by_name(inode).await.and(cut)
     }
 
     async fn set_metadata(&self, inode: &Arc<Inode>, set: &SetAttr) -> FsResult<()> {

@@ -97,7 +97,15 @@ impl Filesystem {
             }
             Ok(None) => Ok(()),
             Err(failed) => {
-                inode.state.lock().stuck = Some(error::chain(&failed));
+                let (parent, name, attached) = {
+                    let mut state = inode.state.lock();
+                    state.stuck = Some(error::chain(&failed));
+                    (state.parent, state.name.clone(), state.attached)
+                };
+                if attached && error::is_lost_race(&failed) {
+                    // What was believed of the name is wrong; the next look-up asks.
+                    self.known.drop_name(parent, &name);
+                }
                 Err(failed)
             }
         }

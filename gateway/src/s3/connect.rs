@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use ackfs_cache::store::StoreErrorKind;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
@@ -153,10 +155,18 @@ impl Found {
             .ca_bundle
             .clone()
             .or_else(|| std::env::var_os("AWS_CA_BUNDLE").map(Into::into));
-        let http = https_client(config.max_requests, ca_bundle.as_deref())?;
+        // Whether https is needed is known once the profile is read: until then, and for an endpoint
+        // that speaks http, a machine without certificates does.
+        let (http, no_authorities) = match https_client(config.max_requests, ca_bundle.as_deref()) {
+            Ok(http) => (http, None),
+            Err(error) if error.kind == ConnectErrorKind::NoAuthorities => {
+                (http_client(config.max_requests), Some(error))
+            }
+            Err(error) => return Err(error),
+        };
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(http.clone())
-            .region(region_chain(config, endpoint_url.is_some()));
+            .region(region_chain(config, endpoint_url.is_some(), &http));
         if let Some(profile) = &config.profile {
             loader = loader.profile_name(profile);
         }
@@ -172,12 +182,18 @@ impl Found {
             (Some(region), _) => region.clone(),
             (None, _) => Region::from_static("us-east-1"),
         };
+        let plain = endpoint_url.as_deref().is_some_and(is_plain);
+        let no_authorities = match no_authorities {
+            Some(error) if !plain => return Err(error),
+            other => other,
+        };
         if !config.no_sign_request {
-            check_credentials(&sdk, config).await?;
+            check_credentials(&sdk, config, no_authorities).await?;
         }
-        let http = match &endpoint_url {
-            Some(url) if is_plain(url) => http_client(config.max_requests),
-            _ => http,
+        let http = if plain {
+            http_client(config.max_requests)
+        } else {
+            http
         };
         Ok(Self {
             path_style: match config.path_style {
@@ -250,7 +266,11 @@ impl Found {
 }
 
 /// Where the region comes from. A custom endpoint does not ask the machine's metadata service.
-fn region_chain(config: &S3Config, custom_endpoint: bool) -> RegionProviderChain {
+fn region_chain(
+    config: &S3Config,
+    custom_endpoint: bool,
+    http: &SharedHttpClient,
+) -> RegionProviderChain {
     let given = RegionProviderChain::first_try(config.region.clone().map(Region::new));
     let mut profile = ProfileFileRegionProvider::builder();
     if let Some(name) = &config.profile {
@@ -262,7 +282,9 @@ fn region_chain(config: &S3Config, custom_endpoint: bool) -> RegionProviderChain
     if custom_endpoint {
         chain.or_else(Region::from_static("us-east-1"))
     } else {
-        chain.or_else(aws_config::imds::region::ImdsRegionProvider::builder().build())
+        // It takes no client from the loader, and the SDK is built without one of its own.
+        let imds = ProviderConfig::default().with_http_client(http.clone());
+        chain.or_else(ImdsRegionProvider::builder().configure(&imds).build())
     }
 }
 
@@ -299,29 +321,49 @@ async fn check(core: &Core) -> Result<(), Failure> {
     result
 }
 
-/// Whether credentials can be had at all, before a request fails for the lack of them.
-async fn check_credentials(sdk: &SdkConfig, config: &S3Config) -> Result<(), ConnectError> {
+/// Whether credentials can be had at all, before a request fails for the lack of them. The services that
+/// give them out (STS, SSO) speak https: where they were asked, `no_authorities` is why they failed.
+async fn check_credentials(
+    sdk: &SdkConfig,
+    config: &S3Config,
+    no_authorities: Option<ConnectError>,
+) -> Result<(), ConnectError> {
     let Some(provider) = sdk.credentials_provider() else {
         return Err(explain::no_credentials(config.profile.as_deref(), None));
     };
     match tokio::time::timeout(CREDENTIALS_MAX, provider.provide_credentials()).await {
         Ok(Ok(_credentials)) => Ok(()),
-        Ok(Err(error)) => Err(explain::no_credentials(
-            config.profile.as_deref(),
-            Some(&error),
-        )),
+        Ok(Err(error)) => Err(no_authorities
+            .filter(|_| explain::wanted_https(&error))
+            .unwrap_or_else(|| explain::no_credentials(config.profile.as_deref(), Some(&error)))),
         Err(_elapsed) => Err(explain::no_credentials(config.profile.as_deref(), None)),
     }
 }
 
+/// A client for both schemes. Trusts the system's authorities and those in `ca_bundle`.
+///
+/// # Errors
+/// `NoAuthorities` if there are none: the client would panic, or refuse every certificate. `Tls` if the
+/// bundle cannot be used.
 pub(super) fn https_client(
     max_requests: usize,
     ca_bundle: Option<&Path>,
 ) -> Result<SharedHttpClient, ConnectError> {
-    let mut trust = TrustStore::default();
-    if let Some(path) = ca_bundle {
-        let pem = std::fs::read(path).map_err(|error| explain::bad_ca_bundle(path, &error))?;
-        trust.add_pem_certificate(pem);
+    let system = rustls_native_certs::load_native_certs();
+    let mut trust = TrustStore::empty().with_native_roots(!system.certs.is_empty());
+    match ca_bundle {
+        Some(path) => {
+            // The client would panic at a file without certificates.
+            let read = rustls_native_certs::load_certs_from_paths(Some(path), None);
+            if read.certs.is_empty() || !read.errors.is_empty() {
+                return Err(explain::bad_ca_bundle(path, &read.errors));
+            }
+            let pem =
+                std::fs::read(path).map_err(|error| explain::bad_ca_bundle(path, &[error]))?;
+            trust.add_pem_certificate(pem);
+        }
+        None if system.certs.is_empty() => return Err(explain::no_authorities(&system.errors)),
+        None => {}
     }
     let context = TlsContext::builder()
         .with_trust_store(trust)

@@ -36,6 +36,8 @@ pub enum ConnectErrorKind {
     Unreachable,
     /// The endpoint does not answer.
     Timeout,
+    /// This machine trusts no authority, so no certificate can be checked.
+    NoAuthorities,
     /// The certificate is for another name, expired, or of an authority that is not trusted.
     Tls,
     /// The URL says https and the endpoint speaks http.
@@ -166,14 +168,40 @@ pub(super) fn no_credentials(
     )
 }
 
-/// The file of certificates cannot be read.
-pub(super) fn bad_ca_bundle(path: &Path, error: &std::io::Error) -> ConnectError {
+/// Whether getting credentials failed because a client that speaks http only was given an https URL.
+pub(super) fn wanted_https(error: &CredentialsError) -> bool {
+    // hyper's `HttpConnector`, see the module.
+    chain(error).contains("scheme is not http")
+}
+
+/// https is needed, and no authority is trusted that could vouch for it. `errors` are those of looking
+/// for the system's certificates.
+pub(super) fn no_authorities(errors: &[rustls_native_certs::Error]) -> ConnectError {
+    let why = errors
+        .first()
+        .map_or_else(String::new, |error| format!(": {}", chain(error)));
+    ConnectError::new(
+        ConnectErrorKind::NoAuthorities,
+        format!("https cannot be used: this machine has no certificates of authorities{why}"),
+        "install the package ca-certificates, or name a PEM file of them in SSL_CERT_FILE",
+    )
+}
+
+/// The file of certificates cannot be read, or holds none.
+pub(super) fn bad_ca_bundle(
+    path: &Path,
+    errors: &[impl std::error::Error + 'static],
+) -> ConnectError {
+    let path = path.display();
     ConnectError::new(
         ConnectErrorKind::Tls,
-        format!(
-            "the certificates in {} cannot be read: {error}",
-            path.display()
-        ),
+        match errors.first() {
+            Some(error) => format!(
+                "the certificates in {path} cannot be read: {}",
+                chain(error)
+            ),
+            None => format!("there are no certificates in {path}"),
+        },
         "name a readable PEM file in AWS_CA_BUNDLE, or unset it",
     )
 }

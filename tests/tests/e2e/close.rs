@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -23,6 +24,7 @@ claims! {
         a_mapping_written_after_the_last_close_is_published,
         fsync_publishes_and_writing_goes_on,
         an_empty_file_is_an_empty_object,
+        a_file_made_or_cut_by_who_only_reads_is_in_the_bucket,
         two_mounts_see_each_others_closes;
     DEMO:
         a_close_without_changes_asks_the_store_for_nothing,
@@ -269,6 +271,20 @@ fn an_empty_file_is_an_empty_object(world: &World) {
         Ok(())
     );
     assert_eq!(world.witness().get("emptied").as_deref(), Some(&b""[..]));
+}
+
+fn a_file_made_or_cut_by_who_only_reads_is_in_the_bucket(world: &World) {
+    let mount = world.mount();
+    let witness = world.witness();
+    witness.put("cut", b"bytes");
+    for (name, flag) in [("made", libc::O_CREAT), ("cut", libc::O_TRUNC)] {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flag);
+        let file = options.open(mount.path(name)).expect("open");
+        assert_eq!(close(file), Ok(()), "close of {name}");
+        let head = witness.head(name);
+        assert_eq!(head.map(|head| head.size), Some(0), "{name}");
+    }
 }
 
 fn two_mounts_see_each_others_closes(world: &World) {

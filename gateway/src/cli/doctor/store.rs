@@ -84,6 +84,7 @@ fn refused(config: &Config, error: &ConnectError) -> Vec<Check> {
         Why::BadEndpoint
         | Why::Unreachable
         | Why::Timeout
+        | Why::NoAuthorities
         | Why::Tls
         | Why::NotTls
         | Why::NeedsTls

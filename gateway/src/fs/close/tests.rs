@@ -9,13 +9,14 @@ use ackfs_cache::dirty::{OnConflict, WriteConfig, Writer};
 use ackfs_cache::read::{ReadCache, ReadConfig};
 use ackfs_cache::store::StoreErrorKind;
 use ackfs_cache::store::memory::{Call, Fault, MemoryStore};
-use libc::{EACCES, EIO, ETIMEDOUT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+use libc::{EACCES, EIO, ESTALE, ETIMEDOUT, O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 
 use super::*;
 use crate::fs::inode::ROOT;
 use crate::fs::{FsConfig, FsStats};
 use crate::fuse::Op;
 use crate::fuse::fake::FakeKernel;
+use crate::fuse::request::SetAttr;
 
 const PART: u64 = 5 << 20;
 
@@ -29,6 +30,10 @@ struct World {
 
 impl World {
     fn new(mode: CloseMode) -> Self {
+        Self::with_ttl(mode, Duration::ZERO)
+    }
+
+    fn with_ttl(mode: CloseMode, metadata_ttl: Duration) -> Self {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
         let handle = runtime.handle().clone();
@@ -54,7 +59,7 @@ impl World {
             gid: 0,
             file_mode: 0o644,
             dir_mode: 0o755,
-            metadata_ttl: Duration::ZERO,
+            metadata_ttl,
             negative_ttl: Duration::ZERO,
             read_only: false,
         };
@@ -69,8 +74,22 @@ impl World {
     }
 
     fn create(&self, name: &str) -> Open<'_> {
-        let (ino, out) = self.kernel.create(ROOT, name, O_WRONLY);
+        self.create_with(name, O_WRONLY)
+    }
+
+    fn create_with(&self, name: &str, flags: i32) -> Open<'_> {
+        let (ino, out) = self.kernel.create(ROOT, name, flags);
         Open::new(self, ino, out)
+    }
+
+    /// truncate(2), or ftruncate(2) through `fh`; what it gives.
+    fn truncate(&self, ino: u64, fh: Option<u64>, size: u64) -> i32 {
+        let set = SetAttr {
+            fh,
+            size: Some(size),
+            ..SetAttr::default()
+        };
+        self.kernel.ask(ino, Op::Setattr { set }).errno
     }
 
     fn open(&self, ino: u64, flags: i32) -> Open<'_> {
@@ -102,6 +121,12 @@ impl World {
         while self.store.count_called(call) == 0 {
             std::thread::yield_now();
         }
+    }
+
+    /// Waits for what RELEASEs have begun, which a drain does before it publishes what is left.
+    fn drain_releases(&self) {
+        self.filesystem.releases.close();
+        self.runtime.block_on(self.filesystem.releases.wait());
     }
 
     fn drain(&self) {
@@ -177,15 +202,16 @@ impl<'a> Open<'a> {
 }
 
 #[test]
-fn only_files_that_may_be_written_have_their_release_waited_for() {
+fn only_handles_that_publish_have_their_release_waited_for() {
     let world = World::new(CloseMode::Release);
     world.store.plant("old", "1");
     assert!(world.create("new").sync_release);
     let old = world.kernel.lookup(ROOT, "old");
     assert!(!world.open(old, O_RDONLY).sync_release);
-    for flags in [O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC] {
+    for flags in [O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC, O_RDONLY | O_TRUNC] {
         assert!(world.open(old, flags).sync_release);
     }
+    assert!(world.create_with("made", O_RDONLY | O_CREAT).sync_release);
     let world = World::new(CloseMode::Flush);
     assert!(!world.create("new").sync_release);
 }
@@ -420,6 +446,117 @@ fn a_reader_s_closes_say_nothing_of_the_writer_s_bytes() {
     assert_eq!(world.changes(), 1);
 }
 
+/// `open(path, O_RDONLY | O_CREAT)` and `O_RDONLY | O_TRUNC` change the file through handles that cannot
+/// write. Their closes said yes, and the file came to the store at the drain.
+#[test]
+fn who_made_or_cut_a_file_publishes_it_though_it_only_reads() {
+    for mode in [CloseMode::Flush, CloseMode::Release] {
+        let world = World::new(mode);
+        let made = world.create_with("made", O_RDONLY | O_CREAT);
+        assert_eq!(made.flush(true), 0);
+        assert_eq!(world.store.bytes("made").unwrap(), "", "{mode:?}");
+        made.release();
+        world.store.plant("cut", "1");
+        let ino = world.kernel.lookup(ROOT, "cut");
+        let cut = world.open(ino, O_RDONLY | O_TRUNC);
+        assert_eq!(world.kernel.size(ino), 0);
+        assert_eq!(cut.flush(true), 0);
+        assert_eq!(world.store.bytes("cut").unwrap(), "", "{mode:?}");
+        cut.release();
+        assert_eq!(world.changes(), 2, "{mode:?}");
+        assert!(world.filesystem.unsaved().is_empty());
+        // No FLUSH comes before it where a descriptor is in flight in a socket.
+        let unflushed = world.create_with("unflushed", O_RDONLY | O_CREAT);
+        unflushed.release();
+        world.drain_releases();
+        assert_eq!(world.store.bytes("unflushed").unwrap(), "", "{mode:?}");
+    }
+}
+
+#[test]
+fn a_refusal_is_told_to_who_made_a_file_and_only_reads() {
+    let world = World::new(CloseMode::Flush);
+    let made = world.create_with("made", O_RDONLY | O_CREAT);
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    world.store.inject(Call::Put, refused);
+    assert_eq!(made.flush(false), EACCES);
+}
+
+/// `close; truncate`: the kernel sends RELEASE when it likes, and the truncation took the writer whose
+/// RELEASE was still on its way for one who would publish it. It was answered before its bytes were in
+/// the store.
+#[test]
+fn a_truncation_by_name_after_the_close_is_in_the_store_when_it_is_answered() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"0123456789");
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.truncate(file.ino, None, 4), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "0123");
+    file.release();
+    assert_eq!(world.changes(), 2);
+}
+
+#[test]
+fn a_truncation_does_not_publish_the_writer_s_half() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"half");
+    assert_eq!(world.truncate(file.ino, None, 2), 0);
+    assert_eq!(world.truncate(file.ino, Some(file.fh), 1), 0);
+    assert_eq!(world.changes(), 0);
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.truncate(file.ino, Some(file.fh), 0), 0);
+    assert_eq!(
+        world.store.bytes("a").unwrap(),
+        "h",
+        "ftruncate waits for the close"
+    );
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "");
+}
+
+#[test]
+fn a_truncation_whose_publish_failed_leaves_the_bytes_to_the_writer() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"12");
+    assert_eq!(file.flush(false), 0);
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    world.store.inject(Call::Put, refused);
+    assert_eq!(world.truncate(file.ino, None, 1), EACCES);
+    assert_eq!(world.stats().lost_files, 0);
+    assert_eq!(file.flush(false), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "1");
+}
+
+/// The kernel answers one ESTALE of an open by another look-up, and gives the second to its caller.
+/// Between a close that lost a race and its RELEASE there were two: of the bytes that were lost, then of
+/// the version that the look-up still believed in.
+#[test]
+fn the_look_up_after_a_lost_race_finds_the_winner_before_the_release_too() {
+    let world = World::with_ttl(CloseMode::Flush, Duration::from_secs(3600));
+    world.store.plant("a", "1");
+    let ino = world.kernel.lookup(ROOT, "a");
+    let file = world.open(ino, O_WRONLY | O_TRUNC);
+    file.write(0, b"ours");
+    world.store.plant("a", "theirs");
+    assert_eq!(file.flush(false), ESTALE);
+    for ask in [
+        &|ino| world.kernel.open(ino, O_RDONLY).err() as Option<i32>,
+        &|ino| Some(world.truncate(ino, None, 1)).filter(|errno| *errno != 0),
+    ] as [&dyn Fn(u64) -> Option<i32>; 2]
+    {
+        assert_eq!(ask(ino), Some(ESTALE));
+        let found = world.kernel.lookup(ROOT, "a");
+        assert_ne!(found, ino);
+        assert_eq!(ask(found), None);
+    }
+    file.release();
+    world.drain();
+    assert_eq!(world.store.bytes("a").unwrap(), "t");
+}
+
 #[test]
 fn a_drain_publishes_what_no_last_close_has_yet() {
     let world = World::new(CloseMode::Release);
@@ -472,7 +609,7 @@ fn a_release_that_has_dirty_bytes_never_leaves_them_to_nobody() {
         for last_flush in outcomes {
             for bits in 0..8 {
                 let it = Released {
-                    writable: bits & 1 != 0,
+                    publishes: bits & 1 != 0,
                     last_writer: bits & 3 == 3,
                     dirty: bits & 4 != 0,
                     last_flush,
@@ -481,7 +618,7 @@ fn a_release_that_has_dirty_bytes_never_leaves_them_to_nobody() {
                 if it.last_writer && it.dirty {
                     assert_ne!(what, AtRelease::Answer, "{mode:?} {it:?}");
                 }
-                if !it.writable || !it.dirty {
+                if !it.publishes || !it.dirty {
                     assert_eq!(what, AtRelease::Answer, "{mode:?} {it:?}");
                 }
                 let told = last_flush == Some(LastFlush::Failed);

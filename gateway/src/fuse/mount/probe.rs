@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use io_uring::{IoUring, cqueue, squeue};
 use nix::errno::Errno;
@@ -35,16 +36,25 @@ pub enum Unavailable {
     Rings(String),
 }
 
-/// Whether the ring can be had, as far as can be told without a mount. Never waits.
+/// Whether the ring can be had, as far as can be told without a mount. Waits for no more than a ring's
+/// set-up, on a thread of its own: a ring that was closed is taken apart later, by task work that the
+/// kernel gives to the thread that made it (`io_ring_exit_work`, io_uring/io_uring.c), and that
+/// interrupts like a signal whatever the thread waits for by then.
 ///
 /// # Errors
 /// The first cause that stands in the way.
 pub fn probe() -> Result<(), Unavailable> {
     enabled(&module(Path::new("/sys/module")))?;
-    IoUring::<squeue::Entry128, cqueue::Entry>::builder()
-        .build(2)
-        .map(drop)
-        .map_err(|cause| setup_error(&cause))
+    thread::scope(|scope| {
+        let prober = thread::Builder::new().name("probe".into());
+        let built = prober.spawn_scoped(scope, || {
+            IoUring::<squeue::Entry128, cqueue::Entry>::builder()
+                .build(2)
+                .map(drop)
+        });
+        built.and_then(|thread| thread.join().expect("building a ring does not panic"))
+    })
+    .map_err(|cause| setup_error(&cause))
 }
 
 /// The switch of the fuse module that serves: FUSE over io_uring is off where it reads N.

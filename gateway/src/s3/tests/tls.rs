@@ -78,4 +78,8 @@ async fn a_bundle_that_cannot_be_read_is_told() {
     let error = connect::https_client(4, Some(missing)).unwrap_err();
     assert_eq!(error.kind, ConnectErrorKind::Tls);
     assert!(error.to_string().contains("/no/such/bundle.pem"), "{error}");
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let error = connect::https_client(4, Some(empty.path())).unwrap_err();
+    assert_eq!(error.kind, ConnectErrorKind::Tls);
+    assert!(error.message.contains("no certificates in"), "{error}");
 }
