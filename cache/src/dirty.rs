@@ -144,6 +144,12 @@ pub struct Writer {
     untidy: AtomicBool,
     /// The last failure of a spill: whoever waits for memory fails with it.
     spill_failures: watch::Sender<Option<Arc<std::io::Error>>>,
+    /// Parts that are no longer on their way, whatever came of it.
+    pub(crate) sends_ended: AtomicU64,
+    /// How many there were when none had ended for a while.
+    sends_stalled_at: AtomicU64,
+    /// One of them, or a part went on its way.
+    pub(crate) sends_moved: Notify,
     /// A publish or an early upload ended, or clean bytes were given up.
     pub(crate) progress: Notify,
     published: AtomicU64,
@@ -216,6 +222,9 @@ impl Writer {
             kicks: AtomicU64::new(0),
             untidy: AtomicBool::new(false),
             spill_failures: watch::Sender::new(None),
+            sends_ended: AtomicU64::new(0),
+            sends_stalled_at: AtomicU64::new(u64::MAX),
+            sends_moved: Notify::new(),
             progress: Notify::new(),
             published: AtomicU64::new(0),
             failed: AtomicU64::new(0),

@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use crate::extent::Extent;
 
 pub mod blocking;
+pub(crate) mod direct;
 mod engine;
 mod file;
 mod nowait;

@@ -100,7 +100,7 @@ impl Inner {
     }
 
     /// Puts bytes of the base into the content.
-    async fn fill(&self, offset: u64, data: &[u8]) -> Result<(), WriteError> {
+    async fn fill(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<(), WriteError> {
         let memory = &self.writer.memory;
         let mut paid = None;
         loop {

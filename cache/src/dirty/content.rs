@@ -29,8 +29,9 @@ pub(crate) type Take<'a> = &'a mut dyn FnMut(u64, u64) -> Option<Arc<Paid>>;
 pub(crate) struct Content {
     size: u64,
     map: ExtentMap<Piece>,
-    /// Buffers in memory, the oldest first: the order of the spill. Some are gone already.
-    age: VecDeque<Weak<Buffer>>,
+    /// Buffers in memory and where in the file they were begun, the oldest first: the order of the
+    /// spill. Some are gone already.
+    age: VecDeque<(u64, Weak<Buffer>)>,
 }
 
 /// A file's bytes as they were: its extents share the buffers, which are frozen.
@@ -57,6 +58,16 @@ pub(crate) struct Wanted {
     pub(crate) skip: u64,
     pub(crate) start: usize,
     pub(crate) len: usize,
+}
+
+/// A buffer to spill.
+#[derive(Debug)]
+pub(crate) struct Aged {
+    /// Where in the file it was begun.
+    offset: u64,
+    pub(crate) buffer: Arc<Buffer>,
+    /// All of it.
+    pub(crate) bytes: Bytes,
 }
 
 /// One step of a write, decided before anything changes. `extent` is the file's.
@@ -204,9 +215,9 @@ impl Content {
 
     fn begin(&mut self, extent: Extent, buffer: Arc<Buffer>, data: &[u8]) {
         buffer.append(data);
-        self.age.push_back(Arc::downgrade(&buffer));
+        self.age.push_back((extent.offset, Arc::downgrade(&buffer)));
         if self.age.len() > 2 * self.map.count() + 64 {
-            self.age.retain(|buffer| buffer.strong_count() > 0);
+            self.age.retain(|(_, buffer)| buffer.strong_count() > 0);
         }
         self.map.insert(extent, Piece { buffer, skip: 0 });
     }
@@ -272,29 +283,34 @@ impl Content {
         find(&self.map, extent)
     }
 
-    /// The oldest buffers that are in memory, some bytes of them at least unless there are no more,
-    /// frozen.
-    pub(crate) fn oldest(&mut self, bytes: u64) -> Vec<(Arc<Buffer>, Bytes)> {
+    /// The oldest buffers that are in memory and begin before `end`, up to the first that does not:
+    /// some bytes of them at least unless there are no more, frozen.
+    pub(crate) fn oldest(&mut self, bytes: u64, end: u64) -> Vec<Aged> {
         let mut found = Vec::new();
         let mut len = 0;
         while len < bytes
-            && let Some(buffer) = self.age.pop_front()
+            && let Some((offset, buffer)) = self.age.pop_front_if(|(offset, _)| *offset < end)
         {
             let Some(buffer) = buffer.upgrade() else {
                 continue;
             };
             if let Some(bytes) = buffer.in_memory() {
                 len += bytes.len() as u64;
-                found.push((buffer, bytes));
+                found.push(Aged {
+                    offset,
+                    buffer,
+                    bytes,
+                });
             }
         }
         found
     }
 
     /// Takes back buffers that could not be spilled.
-    pub(crate) fn put_back(&mut self, buffers: Vec<(Arc<Buffer>, Bytes)>) {
-        for (buffer, _) in buffers.iter().rev() {
-            self.age.push_front(Arc::downgrade(buffer));
+    pub(crate) fn put_back(&mut self, buffers: Vec<Aged>) {
+        for aged in buffers.iter().rev() {
+            let buffer = Arc::downgrade(&aged.buffer);
+            self.age.push_front((aged.offset, buffer));
         }
     }
 }

@@ -216,14 +216,19 @@ impl Inner {
         self.stage.get().map_or(0, |stage| stage.alive())
     }
 
-    /// Moves the oldest buffers to the staging file, `bytes` of them or what there is. Gives how
-    /// many bytes were moved. Only the task that frees memory calls it. Waits for the disk.
-    pub(crate) async fn spill(&self, bytes: u64) -> io::Result<u64> {
-        let buffers = self.state.lock().content.oldest(bytes);
+    /// Moves the oldest buffers to the staging file, `bytes` of them or what there is; with `sent`
+    /// only those that the store has or is being sent. Gives how many bytes were moved. Only the task
+    /// that frees memory calls it. Waits for the disk.
+    pub(crate) async fn spill(&self, bytes: u64, sent: bool) -> io::Result<u64> {
+        let buffers = {
+            let mut state = self.state.lock();
+            let end = if sent { state.sent_until() } else { u64::MAX };
+            state.content.oldest(bytes, end)
+        };
         if buffers.is_empty() {
             return Ok(0);
         }
-        let bodies: Vec<Bytes> = buffers.iter().map(|(_, bytes)| bytes.clone()).collect();
+        let bodies: Vec<Bytes> = buffers.iter().map(|aged| aged.bytes.clone()).collect();
         let written = async {
             let stage = self.stage().await?;
             stage.sweep().await;
@@ -233,10 +238,10 @@ impl Inner {
             Ok(staged) => {
                 drop(bodies);
                 let mut moved = 0;
-                for ((buffer, bytes), staged) in buffers.into_iter().zip(staged) {
-                    moved += bytes.len() as u64;
-                    drop(bytes);
-                    buffer.spilled(staged);
+                for (aged, staged) in buffers.into_iter().zip(staged) {
+                    moved += aged.bytes.len() as u64;
+                    drop(aged.bytes);
+                    aged.buffer.spilled(staged);
                 }
                 Ok(moved)
             }

@@ -5,6 +5,11 @@
 //! memory: clean files give up what the store has too, then the files that hold most spill their
 //! oldest buffers to the staging file. A writer that comes too fast waits in line for what is freed.
 //!
+//! What the store has, or is being sent, goes first: it is read back only if a publish has to begin
+//! anew. While parts go out, a fast writer is thereby held to the pace of its upload, which its close
+//! would wait for anyway, and its bytes do not make the way to the disk and back. When parts take
+//! long, the other bytes go as well.
+//!
 //! A part of the share is set aside for reading staged bytes back when they are sent. Without it a
 //! full staging disk could stop the very uploads that would free it.
 //!
@@ -14,6 +19,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -99,10 +105,14 @@ impl Inner {
     ///
     /// # Errors
     /// `Staging` if the disk takes no more, or if there is none and waiting is hopeless.
-    pub(crate) async fn reserve(&self, bytes: u64) -> Result<Arc<Paid>, WriteError> {
+    pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Arc<Paid>, WriteError> {
         let writer = &self.writer;
         let mut failures = writer.spill_failures.subscribe();
         let _waiting = Waiting::new(writer);
+        if writer.config.staging.is_some() {
+            // It will not move past the parts that it has filled before some of them are sent.
+            self.pause();
+        }
         writer.free_memory();
         let hopeless = async {
             match writer.config.staging {
@@ -205,14 +215,20 @@ impl Writer {
                 file.sweep().await;
             }
         }
-        if self.wants_memory() {
+        while self.wants_memory() {
             for file in self.files() {
                 file.state.lock().reclaim();
             }
             self.progress.notify_waiters();
-        }
-        while self.config.staging.is_some() && self.wants_memory() {
-            match self.spill_largest().await {
+            if self.config.staging.is_none() || !self.wants_memory() {
+                return;
+            }
+            let spilled = match self.spill_largest(true).await {
+                Ok(0) if self.sends_go_on().await => Ok(1),
+                Ok(0) => self.spill_largest(false).await,
+                spilled => spilled,
+            };
+            match spilled {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) => {
@@ -223,13 +239,32 @@ impl Writer {
         }
     }
 
-    /// Spills some of the file that holds most memory and has something to spill. Gives how many
-    /// bytes.
-    async fn spill_largest(&self) -> io::Result<u64> {
+    /// Waits for a part to go on its way or to end it. False if there is none, or if they take long,
+    /// until one ends.
+    async fn sends_go_on(&self) -> bool {
+        let moved = self.sends_moved.notified();
+        tokio::pin!(moved);
+        moved.as_mut().enable();
+        let ended = self.sends_ended.load(Ordering::Relaxed);
+        let on_its_way = |file: &Arc<Inner>| file.state.lock().has_part_on_its_way();
+        let stalled = self.sends_stalled_at.load(Ordering::Relaxed) == ended;
+        if stalled || !self.files().iter().any(on_its_way) {
+            return false;
+        }
+        let waited = tokio::time::timeout(SEND_PATIENCE, moved).await;
+        if waited.is_err() {
+            self.sends_stalled_at.store(ended, Ordering::Relaxed);
+        }
+        waited.is_ok()
+    }
+
+    /// Spills some of the file that holds most memory and has something to spill; with `sent`, of
+    /// what the store has or is being sent. Gives how many bytes.
+    async fn spill_largest(&self, sent: bool) -> io::Result<u64> {
         let mut files = self.files();
         files.sort_by_key(|file| std::cmp::Reverse(file.meter.bytes()));
         for file in files {
-            let bytes = file.spill(SPILL).await?;
+            let bytes = file.spill(SPILL, sent).await?;
             if bytes > 0 {
                 return Ok(bytes);
             }
@@ -237,6 +272,10 @@ impl Writer {
         Ok(0)
     }
 }
+
+/// How long bytes that are to be sent wait in memory for their turn. Spilled, they would have to be
+/// read back; a store that takes longer for a part is slower than that.
+const SEND_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How much is spilled in one request of the disk, in bytes.
 const SPILL: u64 = 4 << 20;

@@ -10,8 +10,11 @@ use std::sync::{Arc, Weak};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-/// How many idle buffers are kept: one spill's worth and some.
-const IDLE_MAX: usize = 6;
+use crate::disk::direct::aligned_buffer;
+
+/// How many idle buffers are kept: those of a part of the default size, which come back at once, and
+/// some.
+const IDLE_MAX: usize = 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -61,7 +64,14 @@ impl Pool {
         let used = (capacity == self.buffer_max)
             .then(|| self.idle.lock().pop())
             .flatten();
-        used.unwrap_or_else(|| BytesMut::with_capacity(capacity as usize))
+        let fresh = || {
+            if capacity == self.buffer_max {
+                aligned_buffer(capacity as usize)
+            } else {
+                BytesMut::with_capacity(capacity as usize)
+            }
+        };
+        used.unwrap_or_else(fresh)
     }
 
     /// Ends the writing of `bytes`, which come back here if they fill a buffer of the largest size.

@@ -158,6 +158,16 @@ impl State {
         self.sealed.is_some() || self.early.running
     }
 
+    /// The end of the last part that the store has or is being sent; 0 if there is none.
+    pub(crate) fn sent_until(&self) -> u64 {
+        self.upload.as_ref().map_or(0, Upload::reached)
+    }
+
+    /// Whether a part is on its way to the store.
+    pub(crate) fn has_part_on_its_way(&self) -> bool {
+        self.upload.as_ref().is_some_and(Upload::is_busy)
+    }
+
     /// The count of changes.
     pub(crate) fn changes(&self) -> u64 {
         self.changes

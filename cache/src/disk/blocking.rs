@@ -61,11 +61,13 @@ fn run(job: Job) {
         }
         Job::Write {
             file,
+            direct,
             offset,
             pieces,
             reply,
         } => {
-            let _ = reply.send(DiskFile::from(file).write_pieces_at(offset, pieces));
+            let written = super::file::write(&file, direct.as_ref(), offset, pieces);
+            let _ = reply.send(written);
         }
         Job::Sync { file, reply } => {
             let _ = reply.send(file.sync_data());

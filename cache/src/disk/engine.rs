@@ -14,6 +14,7 @@ use bytes::Bytes;
 use nix::fcntl::FallocateFlags;
 use tokio::sync::{mpsc, oneshot};
 
+use super::direct::Direct;
 use super::file::{self, ALLOCATE, PUNCH};
 use super::{DiskFile, DiskFuture, OpenHow, Room};
 use crate::extent::Extent;
@@ -31,6 +32,7 @@ pub(super) enum Job {
     },
     Write {
         file: Arc<File>,
+        direct: Option<Direct>,
         offset: u64,
         pieces: Vec<Bytes>,
         reply: oneshot::Sender<io::Result<()>>,
@@ -174,9 +176,11 @@ impl Engine {
         pieces: Vec<Bytes>,
     ) -> DiskFuture<'a, io::Result<()>> {
         Box::pin(async move {
+            let direct = file.direct().cloned();
             let file = real(file)?;
             self.run(|reply| Job::Write {
                 file,
+                direct,
                 offset,
                 pieces,
                 reply,

@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use nix::errno::Errno;
@@ -17,6 +18,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::pwritev;
 
 use super::OpenHow;
+use super::direct::{self, Direct};
 use super::nowait;
 use super::sim::SimFile;
 use crate::extent::Extent;
@@ -32,22 +34,21 @@ pub struct DiskFile {
 
 #[derive(Debug, Clone)]
 enum Inner {
-    Real(Arc<File>),
+    /// `direct` for files that are written past the page cache.
+    Real {
+        file: Arc<File>,
+        direct: Option<Direct>,
+    },
     Sim(Arc<SimFile>),
-}
-
-impl From<Arc<File>> for DiskFile {
-    fn from(file: Arc<File>) -> Self {
-        Self {
-            inner: Inner::Real(file),
-        }
-    }
 }
 
 impl DiskFile {
     pub(super) fn real(file: File) -> Self {
         Self {
-            inner: Inner::Real(Arc::new(file)),
+            inner: Inner::Real {
+                file: Arc::new(file),
+                direct: None,
+            },
         }
     }
 
@@ -61,7 +62,7 @@ impl DiskFile {
     /// after a `false`. Never waits.
     pub fn read_now(&self, offset: u64, buf: &mut [u8]) -> bool {
         match &self.inner {
-            Inner::Real(file) => nowait::read_now(file, offset, buf),
+            Inner::Real { file, .. } => nowait::read_now(file, offset, buf),
             Inner::Sim(file) => file.read_now(offset, buf),
         }
     }
@@ -69,7 +70,15 @@ impl DiskFile {
     /// The operating system's file; `None` on a simulated disk.
     pub fn os_file(&self) -> Option<&Arc<File>> {
         match &self.inner {
-            Inner::Real(file) => Some(file),
+            Inner::Real { file, .. } => Some(file),
+            Inner::Sim(_) => None,
+        }
+    }
+
+    /// The way past the page cache, if there is one.
+    pub(super) fn direct(&self) -> Option<&Direct> {
+        match &self.inner {
+            Inner::Real { direct, .. } => direct.as_ref(),
             Inner::Sim(_) => None,
         }
     }
@@ -77,7 +86,7 @@ impl DiskFile {
     /// Whether somebody else holds it too.
     pub(crate) fn is_shared(&self) -> bool {
         match &self.inner {
-            Inner::Real(file) => Arc::strong_count(file) > 1,
+            Inner::Real { file, .. } => Arc::strong_count(file) > 1,
             Inner::Sim(file) => Arc::strong_count(file) > 1,
         }
     }
@@ -85,7 +94,7 @@ impl DiskFile {
     /// Fills `buf` from `offset`. Blocks on the disk.
     pub(crate) fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         match &self.inner {
-            Inner::Real(file) => file.read_exact_at(buf, offset),
+            Inner::Real { file, .. } => file.read_exact_at(buf, offset),
             Inner::Sim(file) => file.read_exact_at(offset, buf),
         }
     }
@@ -93,7 +102,7 @@ impl DiskFile {
     /// Writes all of `data` at `offset`. Blocks on the disk.
     pub(crate) fn write_all_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         match &self.inner {
-            Inner::Real(file) => file.write_all_at(data, offset),
+            Inner::Real { file, .. } => file.write_all_at(data, offset),
             Inner::Sim(file) => file.write(offset, data),
         }
     }
@@ -101,7 +110,7 @@ impl DiskFile {
     /// Writes all of `pieces` from `offset` on. Blocks on the disk.
     pub(crate) fn write_pieces_at(&self, offset: u64, pieces: Vec<Bytes>) -> io::Result<()> {
         match &self.inner {
-            Inner::Real(file) => write_pieces(file, offset, pieces),
+            Inner::Real { file, direct } => write(file, direct.as_ref(), offset, pieces),
             Inner::Sim(file) => {
                 let mut at = offset;
                 for piece in pieces {
@@ -116,7 +125,7 @@ impl DiskFile {
     /// Puts the bytes on the disk. Blocks on it.
     pub(crate) fn sync_data(&self) -> io::Result<()> {
         match &self.inner {
-            Inner::Real(file) => file.sync_data(),
+            Inner::Real { file, .. } => file.sync_data(),
             Inner::Sim(file) => file.sync(),
         }
     }
@@ -124,7 +133,7 @@ impl DiskFile {
     /// Cuts or extends. Blocks on the disk.
     pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
         match &self.inner {
-            Inner::Real(file) => file.set_len(len),
+            Inner::Real { file, .. } => file.set_len(len),
             Inner::Sim(file) => file.set_len(len),
         }
     }
@@ -132,7 +141,7 @@ impl DiskFile {
     /// The length in bytes. Blocks on the disk.
     pub(crate) fn len(&self) -> io::Result<u64> {
         match &self.inner {
-            Inner::Real(file) => Ok(file.metadata()?.len()),
+            Inner::Real { file, .. } => Ok(file.metadata()?.len()),
             Inner::Sim(file) => Ok(file.len()),
         }
     }
@@ -140,7 +149,7 @@ impl DiskFile {
     /// See [`super::Disk::allocate`]. Blocks on the disk.
     pub(crate) fn allocate(&self, extent: Extent) -> io::Result<()> {
         match &self.inner {
-            Inner::Real(file) => call_fallocate(file, ALLOCATE, extent),
+            Inner::Real { file, .. } => call_fallocate(file, ALLOCATE, extent),
             Inner::Sim(file) => file.allocate(extent),
         }
     }
@@ -148,7 +157,7 @@ impl DiskFile {
     /// See [`super::Disk::punch`]. Blocks on the disk.
     pub(crate) fn punch(&self, extent: Extent) -> io::Result<()> {
         match &self.inner {
-            Inner::Real(file) => call_fallocate(file, PUNCH, extent),
+            Inner::Real { file, .. } => call_fallocate(file, PUNCH, extent),
             Inner::Sim(file) => file.punch(extent),
         }
     }
@@ -174,6 +183,31 @@ pub(super) fn call_fallocate(file: &File, flags: FallocateFlags, extent: Extent)
             result => return Ok(result?),
         }
     }
+}
+
+/// Writes all of `pieces` from `offset` on, past the page cache where that is possible. Blocks on the
+/// disk.
+pub(super) fn write(
+    file: &File,
+    direct: Option<&Direct>,
+    offset: u64,
+    pieces: Vec<Bytes>,
+) -> io::Result<()> {
+    let Some(direct) = direct else {
+        return write_pieces(file, offset, pieces);
+    };
+    for run in direct::runs(offset, pieces) {
+        if let Some(file) = direct.takes(&run) {
+            let begun = Instant::now();
+            let result = write_pieces(file, run.offset, run.pieces.clone());
+            if !direct.wrote(run.len, begun.elapsed(), &result) {
+                result?;
+                continue;
+            }
+        }
+        write_pieces(file, run.offset, run.pieces)?;
+    }
+    Ok(())
 }
 
 fn write_pieces(file: &File, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
@@ -229,7 +263,14 @@ pub(super) fn open_real(path: &Path, how: OpenHow) -> io::Result<DiskFile> {
             Err(error) => return Err(error),
         },
     };
-    Ok(DiskFile::real(file))
+    // Files without a name are for staging, and seldom read.
+    let direct = (how == OpenHow::Anonymous).then(|| Direct::of(&file));
+    Ok(DiskFile {
+        inner: Inner::Real {
+            direct: direct.flatten(),
+            file: Arc::new(file),
+        },
+    })
 }
 
 /// Filesystems without O_TMPFILE answer EOPNOTSUPP, old kernels EISDIR (open(2)).

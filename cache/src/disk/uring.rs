@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread;
+use std::time::Instant;
 
 use bytes::Bytes;
 use nix::fcntl::FallocateFlags;
@@ -25,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::File as UringFile;
 
+use super::direct::{self, Direct};
 use super::engine::{Engine, Job, QUEUE_MAX, by_engine};
 use super::file::{ALLOCATE, PIECES_MAX, advance};
 use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
@@ -128,11 +130,13 @@ async fn run(job: Job) {
         }
         Job::Write {
             file,
+            direct,
             offset,
             pieces,
             reply,
         } => {
-            let _ = reply.send(write(&file, offset, pieces).await);
+            let written = write(&file, direct.as_ref(), offset, pieces).await;
+            let _ = reply.send(written);
         }
         Job::Sync { file, reply } => {
             let result = match duplicate(&file) {
@@ -182,14 +186,43 @@ async fn read(file: &File, offset: u64, buf: Vec<u8>) -> (io::Result<()>, Vec<u8
     (result, slice.into_inner())
 }
 
-async fn write(file: &File, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
-    let file = duplicate(file)?;
-    pieces.retain(|piece| !piece.is_empty());
-    let extent = Extent::new(offset, pieces.iter().map(|piece| piece.len() as u64).sum());
-    if extent.len >= ROOM_FIRST {
-        // Not every filesystem can; the write says what there is to say.
-        let _ = file.fallocate(offset, extent.len, ALLOCATE.bits()).await;
+async fn write(
+    file: &File,
+    direct: Option<&Direct>,
+    offset: u64,
+    pieces: Vec<Bytes>,
+) -> io::Result<()> {
+    let Some(direct) = direct else {
+        return write_cached(file, offset, pieces).await;
+    };
+    for run in direct::runs(offset, pieces) {
+        if let Some(past) = direct.takes(&run) {
+            let begun = Instant::now();
+            let past = duplicate(past)?;
+            let result = write_pieces(&past, run.offset, run.pieces.clone()).await;
+            if !direct.wrote(run.len, begun.elapsed(), &result) {
+                result?;
+                continue;
+            }
+        }
+        write_cached(file, run.offset, run.pieces).await?;
     }
+    Ok(())
+}
+
+/// Writes through the page cache.
+async fn write_cached(file: &File, offset: u64, pieces: Vec<Bytes>) -> io::Result<()> {
+    let file = duplicate(file)?;
+    let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+    if len >= ROOM_FIRST {
+        // Not every filesystem can; the write says what there is to say.
+        let _ = file.fallocate(offset, len, ALLOCATE.bits()).await;
+    }
+    write_pieces(&file, offset, pieces).await
+}
+
+async fn write_pieces(file: &UringFile, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
+    pieces.retain(|piece| !piece.is_empty());
     while !pieces.is_empty() {
         let rest = pieces.split_off(pieces.len().min(PIECES_MAX));
         let (result, mut batch) = file.writev_at(pieces, offset).await;

@@ -12,6 +12,7 @@
 //! tries again and reports.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -67,18 +68,23 @@ impl DirtyFile {
     /// moves past them, so that the publish finds less to do. A file that will go in one request is
     /// left for that. The object stays as it is. Never waits.
     pub fn pause(&self) {
-        let begins = {
-            let mut state = self.inner.state.lock();
-            state.early.paused();
-            state.early_part(&self.inner.writer.ladder).is_some()
-        };
-        if begins {
-            self.inner.send_early();
-        }
+        self.inner.pause();
     }
 }
 
 impl Inner {
+    /// See [`DirtyFile::pause`].
+    pub(crate) fn pause(self: &Arc<Self>) {
+        let begins = {
+            let mut state = self.state.lock();
+            state.early.paused();
+            state.early_part(&self.writer.ladder).is_some()
+        };
+        if begins {
+            self.send_early();
+        }
+    }
+
     /// Sends what can be sent early, in a task. Never waits.
     pub(crate) fn send_early(self: &Arc<Self>) {
         let ran = std::mem::replace(&mut self.state.lock().early.running, true);
@@ -172,6 +178,8 @@ impl Inner {
             part: None,
         };
         let permit = self.sends.acquire().await;
+        // Its bytes may be spilled from now on.
+        self.writer.sends_moved.notify_waiters();
         let found = {
             let state = self.state.lock();
             match &state.sealed {
@@ -231,6 +239,9 @@ impl Drop for Settle<'_> {
             upload.settle(self.number, self.part.take());
         }
         self.inner.parts_moved.notify_waiters();
+        let writer = &self.inner.writer;
+        writer.sends_ended.fetch_add(1, Ordering::Relaxed);
+        writer.sends_moved.notify_waiters();
     }
 }
 

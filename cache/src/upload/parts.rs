@@ -112,6 +112,12 @@ impl Upload {
             .any(|part| matches!(part, Progress::Sending { .. }))
     }
 
+    /// The end of the last part that is there or on its way.
+    pub(crate) fn reached(&self) -> u64 {
+        let last = self.parts.keys().next_back();
+        last.map_or(0, |&number| self.ladder.part(number).end())
+    }
+
     /// What the plan wants to know of it.
     pub(crate) fn begun(&self) -> Begun {
         let sent = self.parts.iter().filter_map(|(number, part)| match part {

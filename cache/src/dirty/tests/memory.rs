@@ -1,5 +1,7 @@
 //! Memory and staging: what is bounded, who waits, who fails.
 
+use std::time::Duration;
+
 use super::*;
 use crate::extent::Extent;
 use crate::store::PartBytes;
@@ -155,6 +157,45 @@ async fn a_staging_disk_that_cannot_be_read_fails_the_publish_and_keeps_the_file
     assert!(matches!(error, WriteError::Staging(_)), "{error:?}");
     assert!(file.is_dirty());
     world.disk.fail_reads(None);
+    publish(&file).await.unwrap();
+    assert_eq!(world.store.bytes("f").unwrap(), bytes);
+}
+
+/// A writer that is faster than its upload had most of its bytes spilled before their turn came: they
+/// went to the disk and back, and the close was late by that.
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_soon_is_not_spilled_before() {
+    let world = Setup {
+        memory: 256 * KIB,
+        staging: true,
+        ..Setup::default()
+    }
+    .build();
+    world.disk.fail_reads(Some(libc::EIO));
+    let file = world.create();
+    let bytes = pattern(2 << 20, 7);
+    file.write(0, &bytes).await.unwrap();
+    assert!(world.writer.stats().staged_bytes > 1 << 20);
+    publish(&file).await.unwrap();
+    assert_eq!(world.store.bytes("f").unwrap(), bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stands_still_holds_a_writer_up_for_a_moment_only() {
+    let world = Setup {
+        memory: 256 * KIB,
+        staging: true,
+        ..Setup::default()
+    }
+    .build();
+    let gate = world.store.gate(Call::PutPart);
+    let file = world.create();
+    let bytes = pattern(4 << 20, 7);
+    let begun = tokio::time::Instant::now();
+    file.write(0, &bytes).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert_eq!(contents(&file).await, bytes);
+    gate.open();
     publish(&file).await.unwrap();
     assert_eq!(world.store.bytes("f").unwrap(), bytes);
 }
