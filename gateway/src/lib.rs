@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod demo;
 pub mod fs;
 pub mod fuse;
+pub mod heap;
 pub mod logging;
 pub mod metrics;
 pub mod s3;
