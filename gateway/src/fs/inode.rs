@@ -142,6 +142,13 @@ impl State {
         self.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
     }
 
+    /// Whether the store knows the file as well as this mount does: an open asks it, since somebody
+    /// else may have replaced what was published here.
+    pub fn is_the_stores(&self) -> bool {
+        let is_held = self.unlinked || self.leaving || self.version.is_none();
+        !self.is_local() || !(self.kept || is_held || self.is_dirty())
+    }
+
     /// The attributes, with the size of what was written.
     pub fn attr_now(&self) -> FileAttr {
         let mut attr = self.attr;

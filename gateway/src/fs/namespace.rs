@@ -345,9 +345,22 @@ impl Filesystem {
         );
     }
 
-    /// Asks the store which version there is now. If it is another one the inode is detached and
-    /// ESTALE given, which makes the kernel look the name up again: it gets a new inode, and its
-    /// size with it.
+    /// [`Filesystem::revalidate`], where the store has all that is known here. Waits for a publish under
+    /// way: what it makes is no news.
+    ///
+    /// # Errors
+    /// As [`Filesystem::revalidate`].
+    pub(super) async fn revalidate_published(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        if !inode.state.lock().is_the_stores() {
+            return Ok(());
+        }
+        let _guard = inode.publishing.lock().await;
+        self.revalidate(inode).await
+    }
+
+    /// Asks the store which version there is now, unless more is known here. If it is another one the
+    /// inode is detached and ESTALE given, which makes the kernel look the name up again: it gets a new
+    /// inode, and its size with it. Who has the old one open keeps it, and what they have written.
     ///
     /// # Errors
     /// ESTALE as said, also when the object is gone; others as the store's.
@@ -362,7 +375,7 @@ impl Filesystem {
         let begun = Instant::now();
         let info = self.head(&key).await?;
         let mut state = inode.state.lock();
-        if state.is_local() || state.key != key.as_str() {
+        if !state.is_the_stores() || state.key != key.as_str() {
             return Ok(());
         }
         let Some(info) = info else {
@@ -405,6 +418,9 @@ impl Filesystem {
         name: &[u8],
         mode: u32,
         caller: Caller,
+            if !state.is_the_stores() {
+                return Ok(());
+            }
         responder: Responder,
     ) {
         let context = Context::new("mkdir", parent);

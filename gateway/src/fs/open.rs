@@ -1,6 +1,8 @@
 //! Opening: every open of a file asks the store which version there is, so that it sees all that
-//! was published by closes that ended before it. A file that this mount is writing is opened as it
-//! stands here; a new file asks nothing.
+//! was published by closes that ended before it. A file with bytes that are not published yet is
+//! opened as it stands here, and who replaced it meanwhile is met at the publish; a new file asks
+//! nothing. What was published here is asked for like any other, also while its writers are not
+//! released: RELEASE comes some time after the close(2), and a handle may be kept for hours.
 //!
 //! Passthrough: a whole, verified cache file is handed to the kernel for opens that only read. The
 //! kernel wants all opens of one inode to be alike: while one passes through, `fuse_file_io_open`
@@ -72,16 +74,12 @@ impl Filesystem {
             self.writable()?;
         }
         self.turn_from_lost(inode)?;
-        let local = inode.state.lock().is_local();
-        if !local {
-            let _guard = inode.publishing.lock().await;
-            let checked = access(inode);
-            self.revalidate(inode).await?;
-            if access(inode) != checked {
-                // A listing shows no metadata, so the kernel has let the caller in by the mount's
-                // mode and owner. It looks the name up again and checks by the file's own.
-                return Err(FsError::plain(libc::ESTALE));
-            }
+        let checked = access(inode);
+        self.revalidate_published(inode).await?;
+        if access(inode) != checked {
+            // A listing shows no metadata, so the kernel has let the caller in by the mount's mode and
+            // owner. It looks the name up again and checks by the file's own.
+            return Err(FsError::plain(libc::ESTALE));
         }
         tell_of_late_failure(&mut inode.state.lock())?;
         if !truncates(flags) {

@@ -48,20 +48,14 @@ impl Filesystem {
         if !by_handle {
             self.turn_from_lost(inode)?;
         }
-        let (open_for_writing, passed_through) = {
-            let state = inode.state.lock();
-            (state.writers > 0, state.backing.is_some())
-        };
+        let passed_through = inode.state.lock().backing.is_some();
         if passed_through {
             // Those who have it open read the cache file, which does not change: see `open.rs`.
             self.inodes.succeed(inode);
             return Err(FsError::plain(libc::ESTALE));
         }
-        if !open_for_writing {
-            let local = inode.state.lock().is_local();
-            if !local {
-                self.revalidate(inode).await?;
-            }
+        if !by_handle {
+            self.revalidate_published(inode).await?;
         }
         // A writer for as long as this lasts: the release of another must not settle the file
         // while its base is on its way, or what is cut here would be cut from nothing.
