@@ -294,7 +294,7 @@ impl Table {
     }
 
     /// The inode that `new`'s name leads to if `keep` likes it (it gets the inode's state), else a
-    /// new one that takes the name over. The kernel gets one reference to it; see
+    /// new one that takes the name over. A directory is never kept for what is none, nor the other way. The kernel gets one reference to it; see
     /// [`Table::forget`].
     pub fn find_or_insert(
         &self,
@@ -309,8 +309,9 @@ impl Table {
             .and_then(|ino| inner.by_ino.get(ino))
             .cloned();
         if let Some(old) = old {
+            let is_dir = |kind| kind == Kind::Directory;
             let mut state = old.state.lock();
-            if old.kind == new.attr.kind && keep(&old, &mut state, &new) {
+            if is_dir(old.kind) == is_dir(new.attr.kind) && keep(&old, &mut state, &new) {
                 state.lookups += 1;
                 drop(state);
                 return old;

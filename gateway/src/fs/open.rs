@@ -67,8 +67,12 @@ impl Filesystem {
     }
 
     async fn open_inode(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
-        if inode.kind == Kind::Directory {
-            return Err(FsError::plain(libc::EISDIR));
+        match inode.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(FsError::plain(libc::EISDIR)),
+            // The kernel opens these by itself. What it wanted to make here, or took for a file, it finds
+            // to be one of them when it looks again.
+            Kind::Symlink | Kind::Fifo | Kind::Socket => return Err(self.look_again(inode)),
         }
         if changes(flags) {
             self.writable()?;
@@ -164,7 +168,7 @@ impl Filesystem {
     /// second one. So the look-up must not find what is out of date (another version, or a file whose
     /// own mode no listing shows): what is known of the name goes first, unless it was asked for just
     /// now.
-    fn look_again(&self, inode: &Inode) -> FsError {
+    pub(super) fn look_again(&self, inode: &Inode) -> FsError {
         let (parent, name, gone) = {
             let state = inode.state.lock();
             (state.parent, state.name.clone(), state.unlinked)
@@ -339,6 +343,7 @@ impl Filesystem {
         if let Some(Known {
             what: Some(what),
             begun,
+            ..
         }) = known
         {
             // The kernel's negative dentry is older than what was heard since.

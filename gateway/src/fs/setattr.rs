@@ -42,8 +42,10 @@ impl Filesystem {
 
     /// `by_handle`: ftruncate(2), whose handle's close publishes.
     async fn set_size(&self, inode: &Arc<Inode>, size: u64, by_handle: bool) -> FsResult<()> {
-        if inode.kind == Kind::Directory {
-            return Err(FsError::plain(libc::EISDIR));
+        match inode.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(FsError::plain(libc::EISDIR)),
+            Kind::Symlink | Kind::Fifo | Kind::Socket => return Err(FsError::plain(libc::EINVAL)),
         }
         if !by_handle {
             self.turn_from_lost(inode)?;
