@@ -102,7 +102,7 @@ impl Filesystem {
                 Err(_) if out.used() > 0 => break,
                 Err(error) => return Err(error.into()),
             };
-            if !self.put_item(handle, &item, at + 1, lister.begun(), plus, &mut out) {
+            if !self.put_item(handle, &item, at + 1, plus, &mut out) {
                 break;
             }
             at += 1;
@@ -135,7 +135,6 @@ impl Filesystem {
         handle: &DirHandle,
         item: &Item,
         next: u64,
-        begun: Instant,
         plus: bool,
         out: &mut DirentWriter<'_>,
     ) -> bool {
@@ -163,13 +162,13 @@ impl Filesystem {
             return out.direntplus(&entry, next, dirent, name);
         }
         let now = Instant::now();
-        let valid = self.known.remaining(true, begun, now);
+        let valid = self.known.remaining(true, item.begun, now);
         let inode = match (local, &item.what) {
             (Some(local), _) => {
                 local.state.lock().lookups += 1;
                 local.clone()
             }
-            (None, Some(what)) => self.reference(dir, &item.name, what, None, begun),
+            (None, Some(what)) => self.reference(dir, &item.name, what, None, item.begun),
             (None, None) => return true,
         };
         let entry = inode.entry(&inode.state.lock(), valid);
