@@ -606,6 +606,39 @@ fn mmap_after_close_is_published_at_release() {
     });
 }
 
+/// The publish of a RELEASE had sealed the file when its mode was changed: nobody published the mode, and
+/// the file stayed dirty with no writer left.
+#[test]
+fn a_mode_that_is_changed_while_the_last_release_publishes_is_published_too() {
+    with_ttl(Duration::ZERO, |world| {
+        let path = world.path("m");
+        let file = read_write(&path);
+        file.set_len(4096).unwrap();
+        let mut map = map_shared(&file, 4096);
+        close(file).unwrap();
+        map.write(0, b"late");
+        let gate = world.store.gate(Call::Put);
+        world.store.calls();
+        drop(map);
+        while world.store.count_called(Call::Put) == 0 {
+            std::thread::yield_now();
+        }
+        std::thread::scope(|scope| {
+            let mode = fs::Permissions::from_mode(0o600);
+            let changing = scope.spawn(|| fs::set_permissions(&path, mode).unwrap());
+            while fs::metadata(&path).unwrap().mode() & 0o7777 != 0o600 {
+                std::thread::yield_now();
+            }
+            gate.open();
+            changing.join().unwrap();
+        });
+        let metadata = world.store.metadata("m").unwrap();
+        assert_eq!(metadata.user["file-permissions"], "0100600");
+        assert_eq!(&world.store.bytes("m").unwrap()[..4], b"late");
+        assert!(world.filesystem.unsaved().is_empty());
+    });
+}
+
 /// What comes of it where the kernel says FUSE_FLUSH_LAST is told in `src/fs/close/tests.rs`.
 #[test]
 fn in_release_mode_a_dup_ed_file_is_one_put_though_no_flush_is_the_last() {

@@ -105,14 +105,20 @@ impl Filesystem {
             apply(&mut inode.state.lock());
             return Ok(());
         }
-        {
+        let held = {
             let mut state = inode.state.lock();
-            if let Some(dirty) = state.dirty.clone() {
+            state.dirty.clone().map(|dirty| {
                 apply(&mut state);
                 dirty.set_metadata(state.metadata_now());
                 dirty.touch();
-                return Ok(());
-            }
+                state.writers > 0 || state.unlinked || state.leaving
+            })
+        };
+        match held {
+            Some(true) => return Ok(()),
+            // Its last writer was released, and a publish that this one began may be sealed already.
+            Some(false) => return self.publish_by_name(inode).await,
+            None => {}
         }
         let _guard = inode.publishing.lock().await;
         {
