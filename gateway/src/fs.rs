@@ -4,8 +4,8 @@
 //! [`Filesystem::handle`] runs on a ring thread and never waits: what can be answered from what is
 //! here is answered there, everything else takes its request along into a task. The rooms inside:
 //! [`inode`] and [`handle`] hold what is open, [`known`] what the store said lately, [`dir`] a
-//! listing under way; `namespace`, `open`, `read`, `write`, `close`, `setattr`, `remove` and `rename`
-//! are the operations; `going` keeps the bytes of files that are removed while they are open.
+//! listing under way; `namespace`, `special`, `open`, `read`, `write`, `close`, `setattr`, `remove` and
+//! `rename` are the operations; `going` keeps the bytes of files that are removed while they are open.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -44,6 +44,7 @@ mod readdir;
 mod remove;
 mod rename;
 mod setattr;
+mod special;
 mod write;
 
 /// How a bucket is shown.
@@ -410,10 +411,12 @@ impl Handler for Filesystem {
             // A directory's changes are at the store when they are answered.
             Op::Fsyncdir { .. } => responder.empty(),
             Op::Statfs => Self::statfs(responder),
-            // link(2) and symlink(2): "the filesystem does not support the creation of" them.
-            Op::Link { .. } | Op::Symlink { .. } => responder.error(libc::EPERM),
-            // No symbolic links are shown, so none is read.
-            Op::Readlink => responder.error(libc::EINVAL),
+            Op::Symlink { name, target } => {
+                self.symlink(ino, &name, target, request.caller, responder);
+            }
+            Op::Readlink => self.readlink(ino, responder),
+            // link(2): "the filesystem does not support the creation of hard links".
+            Op::Link { .. } => responder.error(libc::EPERM),
             // ENOSYS is remembered by the kernel, which then answers by itself: access by mode
             // (default_permissions), no extended attributes, copy_file_range and fallocate by its
             // own means or EOPNOTSUPP, SEEK_DATA as without holes.

@@ -203,6 +203,16 @@ impl MemoryStore {
             .write(key, bytes.into(), Metadata::default())
     }
 
+    /// As [`MemoryStore::plant`], with user metadata.
+    pub fn plant_with(&self, key: &str, bytes: impl Into<Bytes>, user: &[(&str, &str)]) -> ETag {
+        let mut metadata = Metadata::default();
+        for (name, value) in user {
+            let value = (*value).to_owned();
+            metadata.user.insert((*name).to_owned(), value);
+        }
+        self.state.lock().write(key, bytes.into(), metadata)
+    }
+
     /// Removes an object past the trait.
     pub fn uproot(&self, key: &str) {
         self.state.lock().objects.remove(key);

@@ -4,6 +4,9 @@
 //! included), `file-owner`, `file-group`, `file-mtime` (nanoseconds since the epoch with `ns`
 //! behind). Read are these and s3fs's (`mode` in decimal, `uid`, `gid`, `mtime` in seconds with an
 //! optional fraction). Everything else in the metadata is foreign and survives a rewrite.
+//!
+//! The type bits make an object a symbolic link, whose bytes are its target, a FIFO or a socket. They
+//! are believed where the size agrees, so that bytes are never out of reach; device nodes never are.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +18,9 @@ use crate::fuse::request::{Time, TimeOrNow};
 /// What is told of a file's preferred I/O size (`st_blksize`): the kernel's own readahead.
 const BLOCK_SIZE: u32 = 128 << 10;
 
+/// The longest target of a symbolic link in bytes: PATH_MAX without its NUL, as symlink(2) takes it.
+pub const TARGET_LEN_MAX: u64 = 4095;
+
 /// What a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -22,23 +28,50 @@ pub enum Kind {
     File,
     /// A prefix.
     Directory,
+    /// An object that holds another name.
+    Symlink,
+    /// An empty object that processes of one machine meet at.
+    Fifo,
+    /// The same, for sockets.
+    Socket,
 }
 
 impl Kind {
+    /// What an object of `size` bytes with these metadata is.
+    pub fn of_object(metadata: &Metadata, size: u64) -> Self {
+        match mode_of(metadata).unwrap_or_default() & libc::S_IFMT {
+            libc::S_IFLNK if (1..=TARGET_LEN_MAX).contains(&size) => Kind::Symlink,
+            libc::S_IFIFO if size == 0 => Kind::Fifo,
+            libc::S_IFSOCK if size == 0 => Kind::Socket,
+            _ => Kind::File,
+        }
+    }
+
+    /// Whether an object of `size` bytes may be anything but a file, before its metadata are seen.
+    pub fn is_in_doubt(size: u64) -> bool {
+        size <= TARGET_LEN_MAX
+    }
+
     /// The `S_IFMT` bits.
     pub fn mode_bits(self) -> u32 {
         match self {
             Kind::File => libc::S_IFREG,
             Kind::Directory => libc::S_IFDIR,
+            Kind::Symlink => libc::S_IFLNK,
+            Kind::Fifo => libc::S_IFIFO,
+            Kind::Socket => libc::S_IFSOCK,
         }
     }
 
     /// The `DT_*` value of readdir(3).
     pub fn dirent(self) -> u32 {
-        match self {
-            Kind::File => u32::from(libc::DT_REG),
-            Kind::Directory => u32::from(libc::DT_DIR),
-        }
+        u32::from(match self {
+            Kind::File => libc::DT_REG,
+            Kind::Directory => libc::DT_DIR,
+            Kind::Symlink => libc::DT_LNK,
+            Kind::Fifo => libc::DT_FIFO,
+            Kind::Socket => libc::DT_SOCK,
+        })
     }
 }
 
@@ -97,15 +130,13 @@ impl FileAttr {
         }
     }
 
-    /// Takes what `metadata` says; what it does not say, or says badly, stays.
+    /// Takes what an object's `metadata` say; what they do not say, or say badly, stays.
     #[must_use]
     pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
         let get = |name: &str| metadata.user.get(name).map(String::as_str);
         let number = |name: &str| get(name).and_then(|text| text.trim().parse::<u32>().ok());
-        let octal = get("file-permissions").and_then(|text| u32::from_str_radix(text, 8).ok());
-        if let Some(mode) = octal.or_else(|| number("mode")) {
-            self.mode = mode & 0o7777;
-        }
+        self.kind = Kind::of_object(metadata, self.size);
+        self.mode = mode_of(metadata).map_or(self.mode, |mode| mode & 0o7777);
         self.uid = number("file-owner")
             .or_else(|| number("uid"))
             .unwrap_or(self.uid);
@@ -156,8 +187,8 @@ impl FileAttr {
             ctimensec: nanoseconds,
             mode: self.kind.mode_bits() | self.mode,
             nlink: match self.kind {
-                Kind::File => 1,
                 Kind::Directory => 2,
+                Kind::File | Kind::Symlink | Kind::Fifo | Kind::Socket => 1,
             },
             uid: self.uid,
             gid: self.gid,
@@ -179,6 +210,28 @@ impl FileAttr {
             attr: self.to_wire(ino),
         }
     }
+}
+
+/// `st_mode`, type bits included, if the metadata say it.
+fn mode_of(metadata: &Metadata) -> Option<u32> {
+    let get = |name: &str| metadata.user.get(name).map(|text| text.trim());
+    let octal = get("file-permissions").and_then(|text| u32::from_str_radix(text, 8).ok());
+    octal.or_else(|| get("mode")?.parse().ok())
+}
+
+/// What a symbolic link leads to, from its object's bytes: all of them. Of one that only s3fs has
+/// written s3fs's reader says more: the bytes up to a NUL, without blanks around them
+/// (`s3fs_readlink`).
+pub fn target_of<'a>(metadata: &Metadata, bytes: &'a [u8]) -> &'a [u8] {
+    if metadata.user.contains_key("file-permissions") {
+        return bytes;
+    }
+    let is_blank = |byte: &u8| b" \t\r\n".contains(byte);
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    let begin = text.iter().take_while(|byte| is_blank(byte)).count();
+    let text = &text[begin..];
+    let end = text.iter().rev().take_while(|byte| is_blank(byte)).count();
+    &text[..text.len() - end]
 }
 
 /// A negative dentry, believed for `valid`.
@@ -283,6 +336,45 @@ mod tests {
             }
             let _ = FileAttr::file(&DEFAULTS, 0, UNIX_EPOCH).with_metadata(&metadata);
         }
+    }
+
+    fn metadata(pairs: &[(&str, &str)]) -> Metadata {
+        let mut metadata = Metadata::default();
+        for (name, value) in pairs {
+            let value = (*value).to_owned();
+            metadata.user.insert((*name).to_owned(), value);
+        }
+        metadata
+    }
+
+    #[test]
+    fn type_bits_are_believed_where_the_size_agrees() {
+        let kind = |name, value, size| Kind::of_object(&metadata(&[(name, value)]), size);
+        assert_eq!(kind("file-permissions", "0120777", 7), Kind::Symlink);
+        assert_eq!(kind("file-permissions", "120777", 4095), Kind::Symlink);
+        assert_eq!(kind("mode", "41471", 7), Kind::Symlink);
+        assert_eq!(kind("file-permissions", "0120777", 0), Kind::File);
+        assert_eq!(kind("file-permissions", "0120777", 4096), Kind::File);
+        assert_eq!(kind("mode", "4480", 0), Kind::Fifo);
+        assert_eq!(kind("mode", "4480", 1), Kind::File);
+        assert_eq!(kind("file-permissions", "0140755", 0), Kind::Socket);
+        for other in ["0100644", "0644", "0040755", "0020666", "0060666", "link"] {
+            assert_eq!(kind("file-permissions", other, 0), Kind::File, "{other}");
+        }
+        let both = metadata(&[("file-permissions", "0100644"), ("mode", "41471")]);
+        assert_eq!(Kind::of_object(&both, 7), Kind::File);
+    }
+
+    #[test]
+    fn a_link_of_s3fs_leads_where_s3fs_says() {
+        let (ours, s3fs) = (
+            metadata(&[("file-permissions", "0120777")]),
+            metadata(&[("mode", "41471")]),
+        );
+        assert_eq!(target_of(&ours, b" a b \n"), b" a b \n");
+        assert_eq!(target_of(&s3fs, b" a b \n"), b"a b");
+        assert_eq!(target_of(&s3fs, b"a\0b"), b"a");
+        assert_eq!(target_of(&s3fs, b"\n"), b"");
     }
 
     #[test]

@@ -32,7 +32,13 @@ pub struct Item {
     pub name: Box<str>,
     /// What the listing says of it; `None` for a file that this mount has not published yet.
     pub what: Option<Listed>,
+    /// When the store was asked: for the page that it is on. A long directory takes longer to read than
+    /// a name is believed.
+    pub begun: Instant,
 }
+
+/// A page, and when it was asked for.
+type Page = (Instant, StoreResult<ListPage>);
 
 /// What was met that cannot be shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,9 +55,9 @@ pub struct Lister {
     prefix: String,
     store: Arc<dyn ObjectStore>,
     runtime: Runtime,
-    pages: mpsc::Receiver<StoreResult<ListPage>>,
+    pages: mpsc::Receiver<Page>,
     task: AbortHandle,
-    fold: Fold<Option<Listed>>,
+    fold: Fold<(Listed, Instant)>,
     /// Names not yet published that the listing has not brought yet.
     local: BTreeSet<Box<str>>,
     window: VecDeque<Item>,
@@ -101,7 +107,7 @@ impl Lister {
         }
     }
 
-    /// When the listing began.
+    /// When the listing began: all that it shows is as old at most.
     pub fn begun(&self) -> Instant {
         self.begun
     }
@@ -169,12 +175,15 @@ impl Lister {
     /// Turns one more page into items.
     async fn next_page(&mut self) -> StoreResult<()> {
         let mut out = Vec::new();
-        let Some(page) = self.pages.recv().await else {
+        let Some((begun, page)) = self.pages.recv().await else {
             self.fold.finish(&mut out);
             self.append(out);
             let local = std::mem::take(&mut self.local);
-            self.window
-                .extend(local.into_iter().map(|name| Item { name, what: None }));
+            self.window.extend(local.into_iter().map(|name| Item {
+                name,
+                what: None,
+                begun: self.begun,
+            }));
             self.ended = true;
             return Ok(());
         };
@@ -197,7 +206,7 @@ impl Lister {
             _ => false,
         };
         for (name, directory, what) in self.merge(page) {
-            if self.fold.push(&name, directory, Some(what), &mut out) {
+            if self.fold.push(&name, directory, (what, begun), &mut out) {
                 self.oddities.shadowed += 1;
             }
         }
@@ -248,14 +257,18 @@ impl Lister {
         }
     }
 
-    fn append(&mut self, out: Vec<(String, Option<Listed>)>) {
-        for (name, what) in out {
+    fn append(&mut self, out: Vec<(String, (Listed, Instant))>) {
+        for (name, (what, begun)) in out {
             let name: Box<str> = name.into();
             self.local.remove(&name);
-            if let (Some(whole), Some(what)) = (&mut self.whole, &what) {
+            if let Some(whole) = &mut self.whole {
                 whole.insert(name.clone(), what.clone());
             }
-            self.window.push_back(Item { name, what });
+            self.window.push_back(Item {
+                name,
+                what: Some(what),
+                begun,
+            });
         }
     }
 
@@ -274,7 +287,7 @@ fn fetch(
     start_after: Option<String>,
     store: &Arc<dyn ObjectStore>,
     runtime: &Runtime,
-) -> (mpsc::Receiver<StoreResult<ListPage>>, AbortHandle) {
+) -> (mpsc::Receiver<Page>, AbortHandle) {
     let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
     let store = store.clone();
     let mut request = ListRequest {
@@ -286,11 +299,12 @@ fn fetch(
     };
     let task = runtime.spawn(async move {
         loop {
+            let begun = Instant::now();
             let page = store.list(request.clone()).await;
             let next = page.as_ref().ok().and_then(|page| page.next.clone());
             let last = next.is_none();
             // A closed channel is a reader that went away.
-            if sender.send(page).await.is_err() || last {
+            if sender.send((begun, page)).await.is_err() || last {
                 return;
             }
             request.token = next;
@@ -366,6 +380,20 @@ mod tests {
             "n05000"
         );
         assert_eq!(names(&mut lister).await, first);
+    }
+
+    /// The age of a name counted from the begin of the whole listing. In a directory that takes longer to
+    /// list than a name is believed, `ls -l` looked every later name up, by a HEAD and a LIST each.
+    #[tokio::test]
+    async fn a_name_is_as_old_as_its_page() {
+        let store = MemoryStore::new();
+        for index in 0..1500 {
+            store.plant(&format!("n{index:05}"), "");
+        }
+        let mut lister = lister(&store, "", &[]);
+        let first = lister.at(FIRST).await.unwrap().unwrap().begun;
+        let second = lister.at(FIRST + 1400).await.unwrap().unwrap().begun;
+        assert!(lister.begun() <= first && first < second);
     }
 
     #[tokio::test]

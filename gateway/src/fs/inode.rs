@@ -142,6 +142,13 @@ impl State {
         self.dirty.as_ref().is_some_and(|dirty| dirty.is_dirty())
     }
 
+    /// Whether the store knows the file as well as this mount does: an open asks it, since somebody
+    /// else may have replaced what was published here.
+    pub fn is_the_stores(&self) -> bool {
+        let is_held = self.unlinked || self.leaving || self.version.is_none();
+        !self.is_local() || !(self.kept || is_held || self.is_dirty())
+    }
+
     /// The attributes, with the size of what was written.
     pub fn attr_now(&self) -> FileAttr {
         let mut attr = self.attr;
@@ -287,7 +294,7 @@ impl Table {
     }
 
     /// The inode that `new`'s name leads to if `keep` likes it (it gets the inode's state), else a
-    /// new one that takes the name over. The kernel gets one reference to it; see
+    /// new one that takes the name over. A directory is never kept for what is none, nor the other way. The kernel gets one reference to it; see
     /// [`Table::forget`].
     pub fn find_or_insert(
         &self,
@@ -302,8 +309,9 @@ impl Table {
             .and_then(|ino| inner.by_ino.get(ino))
             .cloned();
         if let Some(old) = old {
+            let is_dir = |kind| kind == Kind::Directory;
             let mut state = old.state.lock();
-            if old.kind == new.attr.kind && keep(&old, &mut state, &new) {
+            if is_dir(old.kind) == is_dir(new.attr.kind) && keep(&old, &mut state, &new) {
                 state.lookups += 1;
                 drop(state);
                 return old;

@@ -39,6 +39,7 @@ pub enum Listed {
 #[derive(Debug)]
 struct Snapshot {
     begun: Instant,
+    shown: bool,
     names: HashMap<Box<str>, Listed>,
 }
 
@@ -49,6 +50,9 @@ pub struct Known {
     pub what: Option<Listed>,
     /// When the store was asked.
     pub begun: Instant,
+    /// Whether it comes of a listing that a reader of the directory was shown, which has no types: the
+    /// kernel holds the same.
+    pub shown: bool,
 }
 
 /// See the module. All methods take `&self` and never wait.
@@ -63,6 +67,8 @@ pub struct KnownNames {
     /// Directories that did not fit one page when last listed.
     large: Cache<u64, ()>,
     metadata: Cache<ObjectId, Arc<Metadata>>,
+    /// Directories that hold symbolic links, FIFOs or sockets.
+    specials: Cache<u64, ()>,
 }
 
 /// Names that snapshots may hold together.
@@ -103,6 +109,7 @@ impl KnownNames {
                 .time_to_live(LARGE_FOR)
                 .build(),
             metadata: Cache::new(METADATA_MAX),
+            specials: Cache::new(SINGLES_MAX),
         }
     }
 
@@ -140,6 +147,7 @@ impl KnownNames {
             let known = Known {
                 what: snapshot.names.get(name).cloned(),
                 begun: snapshot.begun,
+                shown: snapshot.shown,
             };
             if fresh(&known) {
                 return Some(known);
@@ -154,15 +162,26 @@ impl KnownNames {
         snapshot.is_some_and(|snapshot| !snapshot.lock().names.contains_key(name))
     }
 
-    /// A listing of `dir` that is whole. One that began before the one held is not taken.
-    pub fn put_listing(&self, dir: u64, begun: Instant, names: HashMap<Box<str>, Listed>) {
+    /// A listing of `dir` that is whole; `shown` if it was made for a reader of the directory. One that
+    /// began before the one held is not taken.
+    pub fn put_listing(
+        &self,
+        dir: u64,
+        begun: Instant,
+        names: HashMap<Box<str>, Listed>,
+        shown: bool,
+    ) {
         let newer = self
             .snapshots
             .get(&dir)
             .is_some_and(|held| held.lock().begun > begun);
         if !newer && !self.positive_ttl.max(self.negative_ttl).is_zero() {
-            self.snapshots
-                .insert(dir, Arc::new(Mutex::new(Snapshot { begun, names })));
+            let snapshot = Snapshot {
+                begun,
+                shown,
+                names,
+            };
+            self.snapshots.insert(dir, Arc::new(Mutex::new(snapshot)));
         }
         self.large.invalidate(&dir);
     }
@@ -180,8 +199,12 @@ impl KnownNames {
     /// The store said this of one name.
     pub fn put(&self, dir: u64, name: &str, what: Option<Listed>, begun: Instant) {
         self.enter(dir, name, what.clone());
-        self.singles
-            .insert((dir, name.into()), Known { what, begun });
+        let known = Known {
+            what,
+            begun,
+            shown: false,
+        };
+        self.singles.insert((dir, name.into()), known);
     }
 
     /// This mount changed the name. Fresh listings learn it, stale ones stay stale.
@@ -210,6 +233,16 @@ impl KnownNames {
     pub fn drop_directory(&self, dir: u64) {
         self.snapshots.invalidate(&dir);
         self.large.invalidate(&dir);
+    }
+
+    /// Something that is no file was met in `dir`.
+    pub fn put_special(&self, dir: u64) {
+        self.specials.insert(dir, ());
+    }
+
+    /// Whether something that is no file was met in `dir`: listings do not tell it from a file.
+    pub fn holds_specials(&self, dir: u64) -> bool {
+        self.specials.contains_key(&dir)
     }
 
     /// Keeps the metadata of a version.
@@ -241,7 +274,7 @@ mod tests {
     fn a_whole_listing_answers_for_what_is_not_in_it() {
         let known = KnownNames::new(TTL, TTL);
         let now = Instant::now();
-        known.put_listing(7, now, HashMap::from([("a".into(), file())]));
+        known.put_listing(7, now, HashMap::from([("a".into(), file())]), true);
         assert_eq!(known.get(7, "a", now).unwrap().what, Some(file()));
         assert_eq!(known.get(7, "b", now).unwrap().what, None);
         assert_eq!(known.get(8, "a", now), None);
@@ -251,7 +284,7 @@ mod tests {
     fn age_counts_from_the_begin_of_the_request() {
         let known = KnownNames::new(TTL, TTL);
         let begun = Instant::now();
-        known.put_listing(7, begun, HashMap::new());
+        known.put_listing(7, begun, HashMap::new(), true);
         assert!(known.get(7, "a", begun + TTL * 9 / 10).is_some());
         assert!(known.get(7, "a", begun + TTL).is_none());
     }
@@ -260,7 +293,7 @@ mod tests {
     fn own_changes_are_entered() {
         let known = KnownNames::new(TTL, TTL);
         let now = Instant::now();
-        known.put_listing(7, now, HashMap::new());
+        known.put_listing(7, now, HashMap::new(), true);
         known.changed(7, "a", Some(file()));
         assert_eq!(known.get(7, "a", now).unwrap().what, Some(file()));
         known.changed(7, "a", None);
@@ -272,7 +305,7 @@ mod tests {
     fn a_dropped_name_is_neither_there_nor_absent() {
         let known = KnownNames::new(TTL, TTL);
         let now = Instant::now();
-        known.put_listing(7, now, HashMap::new());
+        known.put_listing(7, now, HashMap::new(), true);
         known.put(7, "a", None, now);
         known.drop_name(7, "a");
         assert_eq!(known.get(7, "a", now), None);
@@ -282,7 +315,7 @@ mod tests {
     fn no_ttl_means_no_memory() {
         let known = KnownNames::new(Duration::ZERO, Duration::ZERO);
         let now = Instant::now();
-        known.put_listing(7, now, HashMap::new());
+        known.put_listing(7, now, HashMap::new(), true);
         known.put(7, "a", Some(file()), now);
         assert_eq!(known.get(7, "a", now), None);
     }

@@ -20,6 +20,7 @@ use super::error::{FsError, FsResult};
 use super::inode::{Inode, NewInode, ROOT, State};
 use super::known::{Known, Listed};
 use super::name::{directory_prefix, file_key, name_of};
+use super::special::Special;
 use super::{Context, Filesystem};
 use crate::fuse::abi::StatfsOut;
 use crate::fuse::{Caller, Responder};
@@ -50,7 +51,8 @@ impl Filesystem {
                 return responder.entry(&entry);
             }
         }
-        if let Some(known) = self.known.get(parent, &name, now) {
+        let known = self.known.get(parent, &name, now);
+        if let Some(known) = known.filter(|known| self.is_whole(&dir, &name, known)) {
             return self.answer_known(&dir, &name, known, now, responder);
         }
         let this = self.this();
@@ -159,15 +161,20 @@ impl Filesystem {
                 }
             }
         };
-        self.inodes.find_or_insert(new, |_, state, new| {
+        self.inodes.find_or_insert(new, |old, state, new| {
             if state.unlinked {
                 return false;
             }
             if new.attr.kind == Kind::Directory || state.is_local() {
                 return true;
             }
+            let is_alike = old.kind == new.attr.kind;
             if state.version == new.version {
-                // What is known of this very version stays true; only its age changes.
+                // What is known of this very version stays true; only its age changes. Its type is known
+                // with its metadata, and the kernel takes no other for one inode.
+                if new.metadata.is_some() && !is_alike {
+                    return false;
+                }
                 if state.metadata.is_none() && new.metadata.is_some() {
                     state.attr = new.attr;
                     state.metadata.clone_from(&new.metadata);
@@ -178,7 +185,7 @@ impl Filesystem {
             if new.checked < state.checked {
                 return true;
             }
-            if state.handles > 0 {
+            if state.handles > 0 || !is_alike {
                 return false;
             }
             state.attr = new.attr;
@@ -200,6 +207,10 @@ impl Filesystem {
         let guard = dir.publishing.lock().await;
         let lacked = self.known.lacks(dir.ino, name);
         if let Some(known) = self.known.get(dir.ino, name, Instant::now()) {
+            if !self.is_whole(dir, name, &known) {
+                drop(guard);
+                return self.ask_type(dir, name, &key).await;
+            }
             return Ok(known.what.map(|what| Found {
                 what,
                 metadata: None,
@@ -234,8 +245,9 @@ impl Filesystem {
             }
         }
         let listed = names.get(name).cloned();
-        self.known.put_listing(dir.ino, begun, names);
-        let found = self.choose(&key, listed == Some(Listed::Directory), head?, begun);
+        self.known.put_listing(dir.ino, begun, names, false);
+        let is_directory = listed == Some(Listed::Directory);
+        let found = self.choose(dir, &key, is_directory, head?, begun);
         let what = found.as_ref().map(|found| found.what.clone());
         if lacked && what.is_some() {
             self.known.burst(dir.ino).lock().foreign(begun);
@@ -252,7 +264,7 @@ impl Filesystem {
         let below = format!("{key}/");
         let (head, page) = tokio::join!(self.head(key), self.store.list(page_of(&below, false, 1)));
         let directory = !page?.entries.is_empty();
-        let found = self.choose(key, directory, head?, begun);
+        let found = self.choose(dir, key, directory, head?, begun);
         self.known.put(
             dir.ino,
             name,
@@ -262,9 +274,56 @@ impl Filesystem {
         Ok(found)
     }
 
+    /// Asks for the type of a name that a listing has shown as an object.
+    async fn ask_type(&self, dir: &Inode, name: &str, key: &Key) -> FsResult<Option<Found>> {
+        let begun = Instant::now();
+        let head = self.head(key).await?;
+        let found = self.choose(dir, key, false, head, begun);
+        let what = found.as_ref().map(|found| found.what.clone());
+        self.known.put(dir.ino, name, what, begun);
+        Ok(found)
+    }
+
+    /// Whether what is known of a name is enough to show it.
+    fn is_whole(&self, dir: &Inode, name: &str, known: &Known) -> bool {
+        let kind = |what| self.kind_listed(dir, name, what, known.shown);
+        known.what.as_ref().is_none_or(|what| kind(what).is_some())
+    }
+
+    /// What a name is by a listing; `None` where only a HEAD can tell, because a listing shows no
+    /// metadata and what is no file looks like one. Who is `shown` a whole directory is shown files,
+    /// unless other names were met in it: a HEAD for each small object would cost more than the listing.
+    pub(super) fn kind_listed(
+        &self,
+        dir: &Inode,
+        name: &str,
+        what: &Listed,
+        shown: bool,
+    ) -> Option<Kind> {
+        let (etag, size) = match what {
+            Listed::Directory => return Some(Kind::Directory),
+            Listed::File { etag, size, .. } => (etag, *size),
+        };
+        if !Kind::is_in_doubt(size) || (shown && !self.known.holds_specials(dir.ino)) {
+            return Some(Kind::File);
+        }
+        let key = Key::new(format!("{}{name}", dir.state.lock().key));
+        let metadata = self.known.metadata(&ObjectId::new(key, etag.clone()))?;
+        Some(Kind::of_object(&metadata, size))
+    }
+
+    /// The store showed an object's metadata.
+    fn saw(&self, dir: u64, id: ObjectId, size: u64, metadata: Arc<Metadata>) {
+        if Kind::of_object(&metadata, size) != Kind::File {
+            self.known.put_special(dir);
+        }
+        self.known.put_metadata(id, metadata);
+    }
+
     /// A directory wins over a file of the same name.
     fn choose(
         &self,
+        dir: &Inode,
         key: &Key,
         directory: bool,
         head: Option<ObjectInfo>,
@@ -279,10 +338,8 @@ impl Filesystem {
         }
         let info = head?;
         let metadata = Arc::new(info.metadata);
-        self.known.put_metadata(
-            ObjectId::new(key.clone(), info.etag.clone()),
-            metadata.clone(),
-        );
+        let id = ObjectId::new(key.clone(), info.etag.clone());
+        self.saw(dir.ino, id, info.size, metadata.clone());
         let what = Listed::File {
             etag: info.etag,
             size: info.size,
@@ -345,15 +402,32 @@ impl Filesystem {
         );
     }
 
-    /// Asks the store which version there is now. If it is another one the inode is detached and
-    /// ESTALE given, which makes the kernel look the name up again: it gets a new inode, and its
-    /// size with it.
+    /// [`Filesystem::revalidate`], where the store has all that is known here. Waits for a publish under
+    /// way: what it makes is no news.
+    ///
+    /// # Errors
+    /// As [`Filesystem::revalidate`].
+    pub(super) async fn revalidate_published(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        if !inode.state.lock().is_the_stores() {
+            return Ok(());
+        }
+        let _guard = inode.publishing.lock().await;
+        self.revalidate(inode).await
+    }
+
+    /// Asks the store which version there is now, unless more is known here. If it is another one, or if
+    /// its metadata say that it is of another type, the inode is detached and ESTALE given, which makes
+    /// the kernel look the name up again: it gets a new inode, and its size with it. Who has the old one
+    /// open keeps it, and what they have written.
     ///
     /// # Errors
     /// ESTALE as said, also when the object is gone; others as the store's.
     pub(super) async fn revalidate(&self, inode: &Arc<Inode>) -> FsResult<()> {
         let (key, place) = {
             let state = inode.state.lock();
+            if !state.is_the_stores() {
+                return Ok(());
+            }
             (
                 Key::new(state.key.as_str()),
                 (state.parent, state.name.clone()),
@@ -362,7 +436,7 @@ impl Filesystem {
         let begun = Instant::now();
         let info = self.head(&key).await?;
         let mut state = inode.state.lock();
-        if state.is_local() || state.key != key.as_str() {
+        if !state.is_the_stores() || state.key != key.as_str() {
             return Ok(());
         }
         let Some(info) = info else {
@@ -378,9 +452,10 @@ impl Filesystem {
             modified: info.modified,
         };
         self.known.put(place.0, &place.1, Some(what), begun);
-        self.known
-            .put_metadata(ObjectId::new(key, info.etag.clone()), metadata.clone());
-        if state.version.as_ref() != Some(&info.etag) {
+        let id = ObjectId::new(key, info.etag.clone());
+        self.saw(place.0, id, info.size, metadata.clone());
+        let is_alike = Kind::of_object(&metadata, info.size) == inode.kind;
+        if state.version.as_ref() != Some(&info.etag) || !is_alike {
             // The kernel holds this inode's old size, and an answer to OPEN cannot change that.
             drop(state);
             self.counters
@@ -446,7 +521,7 @@ impl Filesystem {
             let inode = this.inodes.find_or_insert(new, |_, _, _| false);
             // Nothing is in it yet, and this mount is the first to know.
             this.known
-                .put_listing(inode.ino, Instant::now(), HashMap::new());
+                .put_listing(inode.ino, Instant::now(), HashMap::new(), false);
             Ok((attr, inode.ino, this.config.metadata_ttl))
         };
         self.spawn(context, responder, work, |responder, (attr, ino, valid)| {
@@ -463,8 +538,16 @@ impl Filesystem {
         responder: Responder,
     ) {
         let context = Context::new("mknod", parent);
-        if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
-            return responder.error(libc::EPERM);
+        let special = match mode & libc::S_IFMT {
+            libc::S_IFREG | 0 => None,
+            libc::S_IFIFO => Some(Kind::Fifo),
+            libc::S_IFSOCK => Some(Kind::Socket),
+            // Whoever can write to the bucket could reach the devices of every machine that mounts it.
+            _ => return responder.error(libc::EPERM),
+        };
+        if let Some(kind) = special {
+            let special = Special::new(kind, mode, caller);
+            return self.make_special(context, name, special, responder);
         }
         let made = self
             .writable()

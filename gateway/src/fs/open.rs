@@ -1,6 +1,8 @@
 //! Opening: every open of a file asks the store which version there is, so that it sees all that
-//! was published by closes that ended before it. A file that this mount is writing is opened as it
-//! stands here; a new file asks nothing.
+//! was published by closes that ended before it. A file with bytes that are not published yet is
+//! opened as it stands here, and who replaced it meanwhile is met at the publish; a new file asks
+//! nothing. What was published here is asked for like any other, also while its writers are not
+//! released: RELEASE comes some time after the close(2), and a handle may be kept for hours.
 //!
 //! Passthrough: a whole, verified cache file is handed to the kernel for opens that only read. The
 //! kernel wants all opens of one inode to be alike: while one passes through, `fuse_file_io_open`
@@ -65,23 +67,23 @@ impl Filesystem {
     }
 
     async fn open_inode(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
-        if inode.kind == Kind::Directory {
-            return Err(FsError::plain(libc::EISDIR));
+        match inode.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(FsError::plain(libc::EISDIR)),
+            // The kernel opens these by itself. What it wanted to make here, or took for a file, it finds
+            // to be one of them when it looks again.
+            Kind::Symlink | Kind::Fifo | Kind::Socket => return Err(self.look_again(inode)),
         }
         if changes(flags) {
             self.writable()?;
         }
         self.turn_from_lost(inode)?;
-        let local = inode.state.lock().is_local();
-        if !local {
-            let _guard = inode.publishing.lock().await;
-            let checked = access(inode);
-            self.revalidate(inode).await?;
-            if access(inode) != checked {
-                // A listing shows no metadata, so the kernel has let the caller in by the mount's
-                // mode and owner. It looks the name up again and checks by the file's own.
-                return Err(FsError::plain(libc::ESTALE));
-            }
+        let checked = access(inode);
+        self.revalidate_published(inode).await?;
+        if access(inode) != checked {
+            // A listing shows no metadata, so the kernel has let the caller in by the mount's mode and
+            // owner. It looks the name up again and checks by the file's own.
+            return Err(FsError::plain(libc::ESTALE));
         }
         tell_of_late_failure(&mut inode.state.lock())?;
         if !truncates(flags) {
@@ -166,7 +168,7 @@ impl Filesystem {
     /// second one. So the look-up must not find what is out of date (another version, or a file whose
     /// own mode no listing shows): what is known of the name goes first, unless it was asked for just
     /// now.
-    fn look_again(&self, inode: &Inode) -> FsError {
+    pub(super) fn look_again(&self, inode: &Inode) -> FsError {
         let (parent, name, gone) = {
             let state = inode.state.lock();
             (state.parent, state.name.clone(), state.unlinked)
@@ -341,6 +343,7 @@ impl Filesystem {
         if let Some(Known {
             what: Some(what),
             begun,
+            ..
         }) = known
         {
             // The kernel's negative dentry is older than what was heard since.

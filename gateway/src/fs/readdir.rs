@@ -1,9 +1,11 @@
 //! Reading a directory: the lister's items into the kernel's buffer. READDIRPLUS brings each name's
-//! attributes along, from the listing, so that `ls -l` asks for nothing else.
+//! attributes along, from the listing, so that `ls -l` asks for nothing else. Where links and the like
+//! were met, a small object whose metadata were not seen comes without: the kernel looks it up if
+//! somebody wants to know what it is.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attr::{Kind, negative_entry};
 use super::dir::Item;
@@ -78,7 +80,7 @@ impl Filesystem {
                 let kind = Kind::Directory.dirent();
                 let fits = if plus {
                     // `.` and `..` carry no reference: fuse_direntplus_link skips them.
-                    let mut entry = negative_entry(std::time::Duration::ZERO);
+                    let mut entry = negative_entry(Duration::ZERO);
                     entry.attr.ino = ino;
                     entry.attr.mode = libc::S_IFDIR;
                     out.direntplus(&entry, index + 1, kind, name.as_bytes())
@@ -100,7 +102,7 @@ impl Filesystem {
                 Err(_) if out.used() > 0 => break,
                 Err(error) => return Err(error.into()),
             };
-            if !self.put_item(handle, &item, at + 1, lister.begun(), plus, &mut out) {
+            if !self.put_item(handle, &item, at + 1, plus, &mut out) {
                 break;
             }
             at += 1;
@@ -122,7 +124,7 @@ impl Filesystem {
             );
         }
         if let Some(whole) = lister.take_whole() {
-            self.known.put_listing(dir.ino, lister.begun(), whole);
+            self.known.put_listing(dir.ino, lister.begun(), whole, true);
         }
         Ok(out.used())
     }
@@ -133,7 +135,6 @@ impl Filesystem {
         handle: &DirHandle,
         item: &Item,
         next: u64,
-        begun: Instant,
         plus: bool,
         out: &mut DirentWriter<'_>,
     ) -> bool {
@@ -142,32 +143,36 @@ impl Filesystem {
         let child = self.inodes.child(dir.ino, &item.name);
         let local = child.as_ref().filter(|child| child.state.lock().is_local());
         let kind = match (&item.what, local) {
-            (Some(Listed::Directory), _) => Kind::Directory,
-            (Some(Listed::File { .. }), _) => Kind::File,
-            (None, Some(local)) => local.kind,
+            (Some(Listed::Directory), _) => Some(Kind::Directory),
+            (Some(Listed::File { .. }) | None, Some(local)) => Some(local.kind),
+            (Some(what), None) => self.kind_listed(dir, &item.name, what, true),
             // It was here when the listing began and is gone by now.
             (None, None) => return true,
         };
+        let dirent = kind.map_or(u32::from(libc::DT_UNKNOWN), Kind::dirent);
+        let ino = child.as_ref().map_or(UNKNOWN_INO, |child| child.shown_ino);
         if !plus {
-            let ino = child.map_or(UNKNOWN_INO, |child| child.shown_ino);
-            return out.dirent(ino, next, kind.dirent(), name);
+            return out.dirent(ino, next, dirent, name);
+        }
+        if local.is_none() && (kind.is_none() || self.inodes.count() > INODES_MAX) {
+            // A name without a node (`fuse_direntplus_link`): whoever wants more looks it up. Readers
+            // of a directory pass over names with the number 0.
+            let mut entry = negative_entry(Duration::ZERO);
+            entry.attr.ino = ino;
+            return out.direntplus(&entry, next, dirent, name);
         }
         let now = Instant::now();
-        let valid = self.known.remaining(true, begun, now);
+        let valid = self.known.remaining(true, item.begun, now);
         let inode = match (local, &item.what) {
             (Some(local), _) => {
                 local.state.lock().lookups += 1;
                 local.clone()
             }
-            (None, Some(_)) if self.inodes.count() > INODES_MAX => {
-                let entry = negative_entry(std::time::Duration::ZERO);
-                return out.direntplus(&entry, next, kind.dirent(), name);
-            }
-            (None, Some(what)) => self.reference(dir, &item.name, what, None, begun),
+            (None, Some(what)) => self.reference(dir, &item.name, what, None, item.begun),
             (None, None) => return true,
         };
         let entry = inode.entry(&inode.state.lock(), valid);
-        let fits = out.direntplus(&entry, next, kind.dirent(), name);
+        let fits = out.direntplus(&entry, next, inode.kind.dirent(), name);
         if !fits {
             self.inodes.forget(inode.ino, 1);
         }

@@ -167,6 +167,9 @@ impl Filesystem {
             let id = ObjectId::new(target.clone(), etag);
             dirty.retarget(target, Base::Keep { id, size }).await;
         }
+        if inode.kind != Kind::File {
+            self.known.put_special(new_dir.ino);
+        }
         self.known.changed(dir.ino, name, None);
         self.known.changed(new_dir.ino, new_name, Some(what));
         Ok(())

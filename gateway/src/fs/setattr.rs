@@ -42,26 +42,22 @@ impl Filesystem {
 
     /// `by_handle`: ftruncate(2), whose handle's close publishes.
     async fn set_size(&self, inode: &Arc<Inode>, size: u64, by_handle: bool) -> FsResult<()> {
-        if inode.kind == Kind::Directory {
-            return Err(FsError::plain(libc::EISDIR));
+        match inode.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(FsError::plain(libc::EISDIR)),
+            Kind::Symlink | Kind::Fifo | Kind::Socket => return Err(FsError::plain(libc::EINVAL)),
         }
         if !by_handle {
             self.turn_from_lost(inode)?;
         }
-        let (open_for_writing, passed_through) = {
-            let state = inode.state.lock();
-            (state.writers > 0, state.backing.is_some())
-        };
+        let passed_through = inode.state.lock().backing.is_some();
         if passed_through {
             // Those who have it open read the cache file, which does not change: see `open.rs`.
             self.inodes.succeed(inode);
             return Err(FsError::plain(libc::ESTALE));
         }
-        if !open_for_writing {
-            let local = inode.state.lock().is_local();
-            if !local {
-                self.revalidate(inode).await?;
-            }
+        if !by_handle {
+            self.revalidate_published(inode).await?;
         }
         // A writer for as long as this lasts: the release of another must not settle the file
         // while its base is on its way, or what is cut here would be cut from nothing.
@@ -109,14 +105,20 @@ impl Filesystem {
             apply(&mut inode.state.lock());
             return Ok(());
         }
-        {
+        let held = {
             let mut state = inode.state.lock();
-            if let Some(dirty) = state.dirty.clone() {
+            state.dirty.clone().map(|dirty| {
                 apply(&mut state);
                 dirty.set_metadata(state.metadata_now());
                 dirty.touch();
-                return Ok(());
-            }
+                state.writers > 0 || state.unlinked || state.leaving
+            })
+        };
+        match held {
+            Some(true) => return Ok(()),
+            // Its last writer was released, and a publish that this one began may be sealed already.
+            Some(false) => return self.publish_by_name(inode).await,
+            None => {}
         }
         let _guard = inode.publishing.lock().await;
         {

@@ -4,16 +4,19 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::process::Stdio;
 
 use ackfs_tests::content::{assert_same, bytes, bytes_at, check_at};
-use ackfs_tests::posix::{close, drop_pages, errno};
-use ackfs_tests::{World, claims};
+use ackfs_tests::posix::{self, close, drop_pages, errno};
+use ackfs_tests::{World, claims, nursery};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 claims! {
     EVERY:
         a_foreign_put_is_seen_by_the_next_open,
         a_foreign_overwrite_is_seen_by_the_next_open,
+        a_foreign_overwrite_is_seen_while_an_earlier_writer_is_not_released,
         a_foreign_delete_is_seen_by_the_next_open,
         an_open_file_never_mixes_two_versions,
         an_open_file_whose_object_went_away_says_so,
@@ -49,6 +52,49 @@ fn a_foreign_overwrite_is_seen_by_the_next_open(world: &World) {
         let mut found = Vec::new();
         file.read_to_end(&mut found).expect("read");
         assert_same(&found, &bytes(round, len), &format!("round {round}"));
+    }
+}
+
+/// RELEASE comes some time after the close(2) that published, or hours later if a descriptor is kept:
+/// here by another process.
+fn a_foreign_overwrite_is_seen_while_an_earlier_writer_is_not_released(world: &World) {
+    let (mount, witness) = (world.mount(), world.witness());
+    let ways = [
+        OFlag::O_RDONLY,
+        OFlag::O_RDWR,
+        OFlag::O_RDWR | OFlag::O_TRUNC,
+        OFlag::O_RDWR | OFlag::O_APPEND,
+    ];
+    for (round, way) in ways.into_iter().enumerate() {
+        let key = format!("key-{round}");
+        let mut file = File::create(mount.path(&key)).expect("create");
+        file.write_all(&bytes(1, 5_000)).expect("write");
+        let mut keeper = nursery::command("cat");
+        let kept = file.try_clone().expect("dup");
+        keeper.stdout(kept).stdin(Stdio::piped());
+        let mut keeper = nursery::spawn(keeper).expect("cat runs");
+        // The command above held a descriptor of its own, and the last close publishes where the kernel
+        // tells which one it is: what is left to it here is to have published.
+        file.sync_all().expect("fsync");
+        assert_eq!(close(file), Ok(()));
+        witness.put(&key, &bytes(2, 9_000));
+        let mut found = Vec::new();
+        let mut file = posix::open(&mount.path(&key), way).expect("open");
+        file.read_to_end(&mut found).expect("read");
+        let mut now = bytes(2, 9_000);
+        if way.contains(OFlag::O_TRUNC) {
+            now.clear();
+        }
+        assert_same(&found, &now, &key);
+        if way.contains(OFlag::O_RDWR) {
+            file.write_all(b"more").expect("write");
+            assert_eq!(close(file), Ok(()), "{key}");
+            now.extend_from_slice(b"more");
+            assert_same(&witness.get(&key).expect("there"), &now, &key);
+        }
+        drop(keeper.stdin.take());
+        assert!(keeper.wait().expect("cat ends").success());
+        assert_same(&fs::read(mount.path(&key)).expect("read"), &now, &key);
     }
 }
 

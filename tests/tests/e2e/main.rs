@@ -10,6 +10,7 @@ mod close;
 mod consistency;
 mod faults;
 mod life;
+mod links;
 mod listing;
 mod model;
 mod names;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ("consistency", consistency::CLAIMS),
         ("faults", faults::CLAIMS),
         ("life", life::CLAIMS),
+        ("links", links::CLAIMS),
         ("listing", listing::CLAIMS),
         ("model", model::CLAIMS),
         ("names", names::CLAIMS),

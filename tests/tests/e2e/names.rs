@@ -443,6 +443,8 @@ fn a_read_only_mount_changes_nothing(world: &World) {
         refused(fs::rename(mount.path("file"), mount.path("x"))),
         Errno::EROFS
     );
+    let link = std::os::unix::fs::symlink("file", mount.path("link"));
+    assert_eq!(refused(link), Errno::EROFS);
     assert_eq!(witness.keys(""), ["file"]);
 }
 

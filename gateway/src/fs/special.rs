@@ -1,0 +1,211 @@
+//! Names that are no files: symbolic links, FIFOs and sockets. Each is an object whose metadata hold
+//! the type bits (`attr.rs`), a link's bytes being its target, so that AWS's gateways and s3fs see the
+//! same. They are in the store when the call that makes them returns.
+//!
+//! What an object is only HEAD tells. Listings do not, and a HEAD for each small object in them would
+//! cost more than the listing. So a name that a reader of its directory was shown is a file until
+//! somebody opens it, or looks it up when the listing is too old to be believed. It then gets a new
+//! inode, and its directory is one that holds such names: from then on small objects in it are asked for
+//! one by one when somebody wants to know what they are, once for each version. So are those that nobody
+//! has listed.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use ackfs_cache::object::{Key, ObjectId};
+use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
+use bytes::Bytes;
+
+use super::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
+use super::error::{FsError, FsResult};
+use super::inode::{Inode, NewInode};
+use super::known::Listed;
+use super::name::file_key;
+use super::{Context, Filesystem};
+use crate::fuse::abi::EntryOut;
+use crate::fuse::{Caller, Responder};
+
+/// What is to be made.
+pub(super) struct Special {
+    kind: Kind,
+    /// Permission bits.
+    mode: u32,
+    owner: Caller,
+    /// A link's target.
+    bytes: Bytes,
+}
+
+impl Special {
+    /// A FIFO or a socket.
+    pub(super) fn new(kind: Kind, mode: u32, owner: Caller) -> Self {
+        Self {
+            kind,
+            mode: mode & 0o7777,
+            owner,
+            bytes: Bytes::new(),
+        }
+    }
+}
+
+impl Filesystem {
+    pub(super) fn symlink(
+        &self,
+        parent: u64,
+        name: &[u8],
+        target: Box<[u8]>,
+        caller: Caller,
+        responder: Responder,
+    ) {
+        let context = Context::new("symlink", parent);
+        if target.len() as u64 > TARGET_LEN_MAX {
+            return responder.error(libc::ENAMETOOLONG);
+        }
+        let link = Special {
+            // symlink(7): the permissions of a link are all there, and mean nothing.
+            mode: 0o777,
+            bytes: target.into(),
+            ..Special::new(Kind::Symlink, 0, caller)
+        };
+        self.make_special(context, name, link, responder);
+    }
+
+    /// Makes the object in the directory that `context` is about, and answers with its entry.
+    pub(super) fn make_special(
+        &self,
+        context: Context,
+        name: &[u8],
+        special: Special,
+        responder: Responder,
+    ) {
+        let place = self.writable().and_then(|()| self.place(context.ino, name));
+        let (dir, name) = match place {
+            Ok(place) => place,
+            Err(error) => return context.fail(responder, &error),
+        };
+        let this = self.this();
+        let work = async move { this.put_special(&dir, &name, special).await };
+        self.spawn(context, responder, work, |responder, entry| {
+            responder.entry(&entry);
+        });
+    }
+
+    /// Waits for the store.
+    ///
+    /// # Errors
+    /// EEXIST if the name is taken, at the store or by a file that is not published yet; the store's.
+    async fn put_special(
+        &self,
+        dir: &Arc<Inode>,
+        name: &str,
+        special: Special,
+    ) -> FsResult<EntryOut> {
+        let taken = |child: Arc<Inode>| {
+            let state = child.state.lock();
+            state.is_local() && !state.unlinked
+        };
+        if self.inodes.child(dir.ino, name).is_some_and(taken) {
+            return Err(FsError::plain(libc::EEXIST));
+        }
+        let key = file_key(&dir.state.lock().key, name.as_bytes())?;
+        let id_key = Key::new(key.as_str());
+        let now = SystemTime::now();
+        let attr = FileAttr {
+            kind: special.kind,
+            size: special.bytes.len() as u64,
+            mode: special.mode,
+            uid: special.owner.uid,
+            gid: special.owner.gid,
+            mtime: now,
+        };
+        let metadata = attr.to_metadata(&Metadata::default(), false);
+        let body = Vec::from_iter((!special.bytes.is_empty()).then_some(special.bytes));
+        let put = self
+            .store
+            .put(&id_key, body, &metadata, &Condition::Absent)
+            .await;
+        let etag = match put {
+            Ok(etag) => etag,
+            Err(error) => {
+                // Somebody else's name, or ours if only the answer was lost: the next look-up asks.
+                self.known.drop_name(dir.ino, name);
+                return Err(match error.kind {
+                    StoreErrorKind::Changed => FsError::plain(libc::EEXIST),
+                    _ => error.into(),
+                });
+            }
+        };
+        Self::touched(dir);
+        // In memory the time is kept with the version, as that of a file.
+        let kept = Arc::new(attr.to_metadata(&metadata, true));
+        let id = ObjectId::new(id_key, etag.clone());
+        self.known.put_metadata(id, kept.clone());
+        self.known.put_special(dir.ino);
+        let what = Listed::File {
+            etag: etag.clone(),
+            size: attr.size,
+            modified: now,
+        };
+        self.known.changed(dir.ino, name, Some(what));
+        let burst = self.known.burst(dir.ino);
+        burst.lock().created(name, Instant::now());
+        let new = NewInode {
+            parent: dir.ino,
+            name: name.into(),
+            key,
+            attr,
+            version: Some(etag),
+            metadata: Some(kept),
+            checked: Instant::now(),
+            dirty: None,
+        };
+        let inode = self.inodes.find_or_insert(new, |_, _, _| false);
+        let entry = inode.entry(&inode.state.lock(), self.config.metadata_ttl);
+        Ok(entry)
+    }
+
+    pub(super) fn readlink(&self, ino: u64, responder: Responder) {
+        let inode = match self.inode(ino) {
+            Ok(inode) => inode,
+            Err(error) => return Context::new("readlink", ino).fail(responder, &error),
+        };
+        if inode.kind != Kind::Symlink {
+            return responder.error(libc::EINVAL);
+        }
+        let (object, size, metadata) = {
+            let state = inode.state.lock();
+            let metadata = state.metadata.clone().unwrap_or_default();
+            (state.object(), state.attr.size, metadata)
+        };
+        let Some(object) = object else {
+            return responder.error(libc::ESTALE);
+        };
+        // Of a link the size is bounded: see `Kind::of_object`.
+        let mut bytes = vec![0; size as usize];
+        let stream = Arc::new(self.reader.stream(object, size));
+        if let Some(len) = stream.read_now(0, &mut bytes) {
+            return responder.bytes(target_of(&metadata, &bytes[..len]));
+        }
+        let this = self.this();
+        let context = Context::of("readlink", &inode);
+        let work = async move {
+            match stream.read(0, &mut bytes).await {
+                Ok(len) => bytes.truncate(len),
+                // Somebody replaced it since it was looked up.
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        StoreErrorKind::NotFound | StoreErrorKind::Changed
+                    ) =>
+                {
+                    return Err(this.look_again(&inode));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            Ok((metadata, bytes))
+        };
+        let answer = |responder: Responder, (metadata, bytes): (Arc<Metadata>, Vec<u8>)| {
+            responder.bytes(target_of(&metadata, &bytes));
+        };
+        self.spawn_interruptible(context, responder, work, answer);
+    }
+}
