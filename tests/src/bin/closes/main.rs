@@ -34,6 +34,7 @@ use std::{env, thread};
 
 use ackfs_tests::Door;
 use ackfs_tests::minio::MINIO_BIN;
+use ackfs_tests::process::all_tasks;
 
 use self::stage::Stage;
 
@@ -160,6 +161,7 @@ fn watch(what: String) -> Sender<()> {
     thread::spawn(move || {
         if gone.recv_timeout(CASE_MAX) == Err(RecvTimeoutError::Timeout) {
             println!("FAIL  {what} hangs for {CASE_MAX:?}");
+            println!("{}", all_tasks());
             abort();
         }
     });
