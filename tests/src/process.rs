@@ -1,6 +1,8 @@
-//! What /proc says of a process: its memory and its processor time.
+//! What /proc says of a process: its memory, its processor time, and where its tasks wait.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// Clock ticks a second in /proc/PID/stat; 100 on every Linux that Rust runs on (`USER_HZ`).
@@ -54,4 +56,43 @@ pub fn cpu(pid: u32) -> Duration {
             .unwrap_or(0)
     };
     Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS_PER_SECOND)
+}
+
+/// Where every task of every process is: a line with its process, name and state, and below it the kernel
+/// functions it waits in, the innermost first, if we are root and the kernel keeps track. Threads of
+/// the kernel are left out. For a test that hangs: whoever holds it is among these.
+pub fn all_tasks() -> String {
+    let mut text = String::new();
+    for process in numbered("/proc") {
+        // Threads of the kernel have no command line.
+        let command = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        if command.is_empty() {
+            continue;
+        }
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let _ = writeln!(text, "process {process}: {command}");
+        for task in numbered(format!("/proc/{process}/task")) {
+            let read = |name: &str| {
+                let path = format!("/proc/{process}/task/{task}/{name}");
+                fs::read_to_string(path).unwrap_or_default()
+            };
+            let (name, status) = (read("comm"), read("status"));
+            let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+            let state = state.unwrap_or("?").trim();
+            let _ = writeln!(text, "  task {task} {}, {state}", name.trim_end());
+            for line in read("stack").lines() {
+                let _ = writeln!(text, "    {}", line.trim_start_matches("[<0>] "));
+            }
+        }
+    }
+    text
+}
+
+/// The names in `dir` that are numbers, in their order.
+fn numbered(dir: impl AsRef<Path>) -> Vec<u32> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut numbers: Vec<u32> = names.collect();
+    numbers.sort_unstable();
+    numbers
 }

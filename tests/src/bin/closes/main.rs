@@ -34,6 +34,7 @@ use std::{env, thread};
 
 use ackfs_tests::Door;
 use ackfs_tests::minio::MINIO_BIN;
+use ackfs_tests::process::all_tasks;
 
 use self::stage::Stage;
 
@@ -43,6 +44,9 @@ type Case = (&'static str, fn(&Stage));
 /// Turns a hang into a failure. The slowest case waits a few seconds; a machine that is translated by
 /// QEMU is ten times slower.
 const CASE_MAX: Duration = Duration::from_mins(2);
+
+/// No case takes so long unless somebody is waited for who should not be.
+const CASE_LONG: Duration = Duration::from_secs(40);
 
 /// What the command line asked for.
 #[derive(Debug, Default)]
@@ -146,8 +150,9 @@ fn try_door(door: Door, arguments: &Arguments) -> (usize, usize) {
     (passed, failed)
 }
 
-/// Runs `work`; `None` if it panicked, which has told why. If it hangs this process ends, and its
-/// gateways with it: nothing else frees who waits for them.
+/// Runs `work`; `None` if it panicked, which has told why. If it takes long, what every task waits for is
+/// told: some that stand still go on by a limit of their own and would end without a word. If it hangs
+/// this process ends, and its gateways with it: nothing else frees who waits for them.
 fn watched<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
     let watch = watch(what.to_owned());
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -158,8 +163,12 @@ fn watched<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
 fn watch(what: String) -> Sender<()> {
     let (alive, gone) = channel();
     thread::spawn(move || {
-        if gone.recv_timeout(CASE_MAX) == Err(RecvTimeoutError::Timeout) {
-            println!("FAIL  {what} hangs for {CASE_MAX:?}");
+        if gone.recv_timeout(CASE_LONG) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        println!("{what} is under way for {CASE_LONG:?}:\n{}", all_tasks());
+        if gone.recv_timeout(CASE_MAX.saturating_sub(CASE_LONG)) == Err(RecvTimeoutError::Timeout) {
+            println!("FAIL  {what} hangs for {CASE_MAX:?}:\n{}", all_tasks());
             abort();
         }
     });

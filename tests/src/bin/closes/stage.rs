@@ -64,27 +64,13 @@ impl Stage {
         mode_of(&self.mount)
     }
 
-    /// How many requests of a kind the kernel has sent to `mount`.
-    pub(crate) fn operations(&self, mount: &Mount, name: &str) -> u64 {
-        let dir = mount.dir().to_string_lossy();
-        let report = self.ackfs_of(mount, &["stats", "--json", &dir]);
-        let report: serde_json::Value = serde_json::from_str(&report).expect("a report");
-        let all = report["operations"].as_array().expect("operations");
-        let found = all.iter().find(|operation| operation["name"] == name);
-        found.map_or(0, |operation| operation["count"].as_u64().expect("a count"))
-    }
-
     /// Runs a command of ackfs; what it prints.
     pub(crate) fn ackfs(&self, words: &[&str]) -> String {
-        self.ackfs_of(&self.mount, words)
-    }
-
-    fn ackfs_of(&self, mount: &Mount, words: &[&str]) -> String {
         let mut command = Command::new(&self.binary);
         ackfs_tests::mount::clean(&mut command);
         command
             .args(words)
-            .env("XDG_RUNTIME_DIR", mount.runtime_dir())
+            .env("XDG_RUNTIME_DIR", self.mount.runtime_dir())
             .stdin(Stdio::null());
         let output = command.output().expect("the gateway's binary runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
