@@ -5,8 +5,6 @@
 
 kernel_dir="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/ackfs-ci/kernel"
-series_version=7.3
-patch_dir="$kernel_dir/patches/$series_version"
 mkdir -p "$cache"
 
 started=$SECONDS
@@ -17,6 +15,17 @@ die() {
 }
 # Prints the comment at the head of a script, which is its help.
 help() { sed -n '2,/^set -/{/^set -/d;/^# SPDX/d;s/^# \{0,1\}//p}' "$0"; }
+
+# use_base VERSION: which kernels are meant from here on. Sets series_version, patch_dir and suffix, which
+# tells them apart in the names of what is kept; it is empty for those that are meant unless told otherwise.
+use_base() {
+    series_version="$1"
+    patch_dir="$kernel_dir/patches/$1"
+    [ -r "$patch_dir/series" ] || die "no series for Linux $1: $(cd "$kernel_dir/patches" && ls -d [0-9]* | xargs)"
+    suffix="-$1"
+    [ "$1" != 7.3 ] || suffix=''
+}
+use_base 7.3
 
 # Installs Debian packages by the commands they bring: need COMMAND:PACKAGE...
 need() {
@@ -68,8 +77,8 @@ fetch() {
     echo "$file"
 }
 
-# Finds the newest source of any 7.3.x and sets deb, base (its version) and tree (where source_tree
-# unpacks it). What was fetched before serves when the mirror cannot be reached.
+# Finds the newest source of any point release and sets deb, base (its version) and tree (where
+# source_tree unpacks it). What was fetched before serves when the mirror cannot be reached.
 source_base() {
     exec 8>"$cache/apt.lock"
     flock 8
@@ -105,7 +114,7 @@ source_tree() {
     fi
     if [ ! -d "$tree/.git" ]; then
         local touched
-        touched="$(sed -n 's,^--- a/,,p' "$patch_dir"/*.patch "$kernel_dir"/patches/test-only/*.patch | sort -u)"
+        touched="$(series | xargs -d '\n' sed -n 's,^--- a/,,p' "$kernel_dir"/patches/test-only/*.patch | sort -u)"
         git -C "$tree" init -q -b base
         # LICENSES is what checkpatch's spdxcheck.py looks for in git.
         (cd "$tree" && ls -d LICENSES fs/fuse Documentation/filesystems/fuse tools/testing/selftests/filesystems/fuse \
