@@ -57,6 +57,6 @@ pub(super) fn open_cached(path: &Path) -> Option<File> {
     openat2(AT_FDCWD, path, how).ok().map(File::from)
 }
 
-fn is_tmpfs(file: &File) -> bool {
+pub(super) fn is_tmpfs(file: &File) -> bool {
     fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC)
 }

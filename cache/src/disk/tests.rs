@@ -144,6 +144,27 @@ async fn staged_bytes_are_the_same_by_either_way() {
     }
 }
 
+#[tokio::test]
+async fn aligned_bytes_of_a_file_without_a_name_are_not_in_the_page_cache() {
+    for disk in disks() {
+        let dir = tempfile::tempdir().unwrap();
+        disk.make_dir(dir.path()).await.unwrap();
+        let file = disk.open(dir.path(), OpenHow::Anonymous).await.unwrap();
+        let Some(real) = file.os_file() else {
+            continue;
+        };
+        if file.direct().is_none() || nowait::is_tmpfs(real) {
+            eprintln!("{} is not tested: no way past the page cache", disk.kind());
+            continue;
+        }
+        let mut bytes = direct::aligned_buffer(1 << 20);
+        bytes.resize(1 << 20, 1);
+        let pieces = vec![bytes.freeze()];
+        disk.write_at(&file, 0, pieces).await.unwrap();
+        assert!(!file.read_now(0, &mut [0; 4096]), "{}", disk.kind());
+    }
+}
+
 #[test]
 fn a_disk_works_without_a_runtime_and_ends_with_its_last_handle() {
     let disk = start(1).unwrap();

@@ -294,8 +294,8 @@ impl Table {
     }
 
     /// The inode that `new`'s name leads to if `keep` likes it (it gets the inode's state), else a
-    /// new one that takes the name over. A directory is never kept for what is none, nor the other way. The kernel gets one reference to it; see
-    /// [`Table::forget`].
+    /// new one that takes the name over. A directory is never kept for what is none, nor the other
+    /// way. The kernel gets one reference to it; see [`Table::forget`].
     pub fn find_or_insert(
         &self,
         new: NewInode,
