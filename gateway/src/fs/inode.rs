@@ -443,6 +443,17 @@ impl Table {
             .unwrap_or_default()
     }
 
+    /// The kernel gets one reference to an inode that it may have forgotten since it was found. False
+    /// if the inode is gone.
+    pub fn refer(&self, inode: &Inode) -> bool {
+        let inner = self.inner.lock();
+        let is_here = inner.by_ino.contains_key(&inode.ino);
+        if is_here {
+            inode.state.lock().lookups += 1;
+        }
+        is_here
+    }
+
     /// The kernel drops `count` references; the inode goes when nothing needs it.
     pub fn forget(&self, ino: u64, count: u64) {
         let mut inner = self.inner.lock();

@@ -142,6 +142,7 @@ impl KnownNames {
                 }
             }
         };
+        let single = self.singles.get(&(dir, name.into()));
         if let Some(snapshot) = self.snapshots.get(&dir) {
             let snapshot = snapshot.lock();
             let known = Known {
@@ -149,11 +150,16 @@ impl KnownNames {
                 begun: snapshot.begun,
                 shown: snapshot.shown,
             };
-            if fresh(&known) {
+            // A listing that was on its way while this mount changed the name does not have the change,
+            // and comes in after it.
+            let missed = single
+                .as_ref()
+                .is_some_and(|single| single.begun > known.begun && single.what != known.what);
+            if !missed && fresh(&known) {
                 return Some(known);
             }
         }
-        self.singles.get(&(dir, name.into())).filter(fresh)
+        single.filter(fresh)
     }
 
     /// Whether a listing of `dir` is held, however old, and `name` is not in it.
@@ -298,6 +304,28 @@ mod tests {
         assert_eq!(known.get(7, "a", now).unwrap().what, Some(file()));
         known.changed(7, "a", None);
         assert_eq!(known.get(7, "a", now).unwrap().what, None);
+    }
+
+    /// A file published while its directory was listed was answered for by that listing: not there.
+    #[test]
+    fn a_change_outlives_a_listing_that_began_before_it() {
+        let known = KnownNames::new(TTL, TTL);
+        let begun = Instant::now();
+        known.put_listing(7, begun, HashMap::from([("gone".into(), file())]), true);
+        known.changed(7, "new", Some(file()));
+        known.changed(7, "gone", None);
+        known.put_listing(7, begun, HashMap::from([("gone".into(), file())]), true);
+        let now = Instant::now();
+        assert_eq!(known.get(7, "new", now).unwrap().what, Some(file()));
+        assert_eq!(known.get(7, "gone", now).unwrap().what, None);
+        known.put_listing(
+            7,
+            Instant::now(),
+            HashMap::from([("gone".into(), file())]),
+            true,
+        );
+        assert_eq!(known.get(7, "new", now).unwrap().what, None);
+        assert_eq!(known.get(7, "gone", now).unwrap().what, Some(file()));
     }
 
     /// A rename that copied and could not delete entered its new name as absent, though it is there.

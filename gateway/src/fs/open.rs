@@ -355,9 +355,9 @@ impl Filesystem {
         match self.new_file(dir, name, mode, caller) {
             Ok(inode) => Ok((inode, true)),
             Err(error) if error.errno.0 == libc::EEXIST && !exclusive => {
-                let child = self.inodes.child(dir.ino, name).ok_or(error)?;
-                child.state.lock().lookups += 1;
-                Ok((child, false))
+                let child = self.inodes.child(dir.ino, name);
+                let child = child.filter(|child| self.inodes.refer(child));
+                Ok((child.ok_or(error)?, false))
             }
             Err(error) => Err(error),
         }

@@ -141,36 +141,43 @@ impl Filesystem {
         let dir = &handle.inode;
         let name = item.name.as_bytes();
         let child = self.inodes.child(dir.ino, &item.name);
-        let local = child.as_ref().filter(|child| child.state.lock().is_local());
-        let kind = match (&item.what, local) {
+        let now = Instant::now();
+        let mut local = child.as_ref().filter(|child| child.state.lock().is_local());
+        let (mut what, mut begun) = (item.what.clone(), item.begun);
+        if what.is_none() && local.is_none() {
+            // It was local when the listing began. Since then it was published, which the listing need
+            // not have seen, or removed.
+            match self.known.get(dir.ino, &item.name, now) {
+                Some(known) if known.what.is_none() => return true,
+                Some(known) => (what, begun) = (known.what, known.begun),
+                None => local = child.as_ref(),
+            }
+        }
+        let kind = match (&what, local) {
             (Some(Listed::Directory), _) => Some(Kind::Directory),
             (Some(Listed::File { .. }) | None, Some(local)) => Some(local.kind),
             (Some(what), None) => self.kind_listed(dir, &item.name, what, true),
-            // It was here when the listing began and is gone by now.
-            (None, None) => return true,
+            (None, None) => None,
         };
         let dirent = kind.map_or(u32::from(libc::DT_UNKNOWN), Kind::dirent);
         let ino = child.as_ref().map_or(UNKNOWN_INO, |child| child.shown_ino);
         if !plus {
             return out.dirent(ino, next, dirent, name);
         }
-        if local.is_none() && (kind.is_none() || self.inodes.count() > INODES_MAX) {
+        let inode = match (local, &what) {
+            (Some(local), _) if self.inodes.refer(local) => local.clone(),
+            (None, Some(what)) if kind.is_some() && self.inodes.count() <= INODES_MAX => {
+                self.reference(dir, &item.name, what, None, begun)
+            }
             // A name without a node (`fuse_direntplus_link`): whoever wants more looks it up. Readers
             // of a directory pass over names with the number 0.
-            let mut entry = negative_entry(Duration::ZERO);
-            entry.attr.ino = ino;
-            return out.direntplus(&entry, next, dirent, name);
-        }
-        let now = Instant::now();
-        let valid = self.known.remaining(true, item.begun, now);
-        let inode = match (local, &item.what) {
-            (Some(local), _) => {
-                local.state.lock().lookups += 1;
-                local.clone()
+            _ => {
+                let mut entry = negative_entry(Duration::ZERO);
+                entry.attr.ino = ino;
+                return out.direntplus(&entry, next, dirent, name);
             }
-            (None, Some(what)) => self.reference(dir, &item.name, what, None, item.begun),
-            (None, None) => return true,
         };
+        let valid = self.known.remaining(true, begun, now);
         let entry = inode.entry(&inode.state.lock(), valid);
         let fits = out.direntplus(&entry, next, inode.kind.dirent(), name);
         if !fits {

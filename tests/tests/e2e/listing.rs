@@ -7,6 +7,8 @@ use std::process::Command;
 use ackfs_tests::content::bytes;
 use ackfs_tests::{World, claims, process};
 
+use super::eventually;
+
 claims! {
     EVERY:
         a_listing_of_several_pages_is_whole,
@@ -14,6 +16,7 @@ claims! {
     DEMO:
         ls_of_ten_thousand_costs_no_heads,
         a_hundred_thousand_names_stream_in_bounded_memory,
+        a_file_published_while_its_directory_is_listed_is_shown,
         a_fresh_listing_answers_look_ups;
 }
 
@@ -116,6 +119,29 @@ fn a_hundred_thousand_names_stream_in_bounded_memory(world: &World) {
     assert_eq!(count, 100_000);
     let peak = mount.memory().peak_kib / 1024;
     assert!(peak <= 64 + 64, "--memory and 64 MiB, not {peak} MiB");
+}
+
+/// The store's listing was made before the file came to it, and when its turn to be shown comes it is
+/// no local one any more.
+fn a_file_published_while_its_directory_is_listed_is_shown(world: &World) {
+    world.demo().fill("dir/", 2_500);
+    for flags in ["", "--metadata-ttl 0s --negative-ttl 60s"] {
+        let mount = world.mount_with(world.options().flags(flags));
+        let path = mount.path("dir").join(format!("new {flags}"));
+        let file = fs::File::create(&path).expect("create");
+        fs::metadata(mount.path("dir")).expect("stat");
+        let before = world.demo().requests().list;
+        let mut entries = fs::read_dir(mount.path("dir")).expect("opendir");
+        let first = entries.next().expect("a name").expect("readdir");
+        eventually("the store has listed the last page", || {
+            world.demo().requests().list >= before + 3
+        });
+        drop(file);
+        let rest = entries.map(|entry| entry.expect("readdir").file_name());
+        let shown = rest.filter(|name| Some(name.as_os_str()) == path.file_name());
+        assert_eq!(shown.count(), 1, "{flags}: beside {first:?}");
+        assert!(path.exists(), "{flags}: the listing does not answer for it");
+    }
 }
 
 fn a_fresh_listing_answers_look_ups(world: &World) {
