@@ -2,8 +2,13 @@
 //!
 //! Written are the names that AWS's own gateways use: `file-permissions` (octal, type bits
 //! included), `file-owner`, `file-group`, `file-mtime` (nanoseconds since the epoch with `ns`
-//! behind). Read are these and s3fs's (`mode` in decimal, `uid`, `gid`, `mtime` in seconds with an
-//! optional fraction). Everything else in the metadata is foreign and survives a rewrite.
+//! behind), `file-atime` (the same). Read are these and s3fs's (`mode` in decimal, `uid`, `gid`, `atime`,
+//! `mtime` and `ctime` in seconds with an optional fraction). Everything else in the metadata is foreign
+//! and survives a rewrite.
+//!
+//! Whatever changes of an object, by whomever, the store's time of it changes: it is the status change
+//! time and need not be published. Nobody counts reads: the access time is what somebody set, or else the
+//! modification time.
 //!
 //! The type bits make an object a symbolic link, whose bytes are its target, a FIFO or a socket. They
 //! are believed where the size agrees, so that bytes are never out of reach; device nodes never are.
@@ -20,6 +25,9 @@ const BLOCK_SIZE: u32 = 128 << 10;
 
 /// The longest target of a symbolic link in bytes: PATH_MAX without its NUL, as symlink(2) takes it.
 pub const TARGET_LEN_MAX: u64 = 4095;
+
+/// s3fs's name for the status change time.
+const CTIME: &str = "ctime";
 
 /// What a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,8 +109,12 @@ pub struct FileAttr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// Last access, if somebody set it; else it is shown as the last modification.
+    pub atime: Option<SystemTime>,
     /// Last modification.
     pub mtime: SystemTime,
+    /// Last change of anything that is shown here.
+    pub ctime: SystemTime,
 }
 
 impl FileAttr {
@@ -114,7 +126,9 @@ impl FileAttr {
             mode: defaults.dir_mode,
             uid: defaults.uid,
             gid: defaults.gid,
+            atime: None,
             mtime,
+            ctime: mtime,
         }
     }
 
@@ -126,7 +140,9 @@ impl FileAttr {
             mode: defaults.file_mode,
             uid: defaults.uid,
             gid: defaults.gid,
+            atime: None,
             mtime: modified,
+            ctime: modified,
         }
     }
 
@@ -143,8 +159,10 @@ impl FileAttr {
         self.gid = number("file-group")
             .or_else(|| number("gid"))
             .unwrap_or(self.gid);
-        let mtime = get("file-mtime").or_else(|| get("mtime"));
-        self.mtime = mtime.and_then(parse_time).unwrap_or(self.mtime);
+        let time = |names: [&str; 2]| names.into_iter().find_map(get).and_then(parse_time);
+        self.mtime = time(["file-mtime", "mtime"]).unwrap_or(self.mtime);
+        self.atime = time(["file-atime", "atime"]).or(self.atime);
+        self.ctime = get(CTIME).and_then(parse_time).unwrap_or(self.ctime);
         self
     }
 
@@ -154,9 +172,11 @@ impl FileAttr {
     pub fn to_metadata(self, foreign: &Metadata, mtime_set: bool) -> Metadata {
         let mut metadata = foreign.clone();
         // s3fs's names would contradict ours after a change: they go when ours come.
-        for name in ["mode", "uid", "gid", "mtime", "file-mtime"] {
+        for name in ["mode", "uid", "gid", "atime", "mtime", CTIME] {
             metadata.user.remove(name);
         }
+        metadata.user.remove("file-atime");
+        metadata.user.remove("file-mtime");
         let mut set = |name: &str, value: String| metadata.user.insert(name.to_owned(), value);
         set(
             "file-permissions",
@@ -164,27 +184,68 @@ impl FileAttr {
         );
         set("file-owner", self.uid.to_string());
         set("file-group", self.gid.to_string());
+        if let Some(atime) = self.atime {
+            set("file-atime", time_text(atime));
+        }
         if mtime_set {
-            let (seconds, nanoseconds) = since_epoch(self.mtime);
-            let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-            set("file-mtime", format!("{total}ns"));
+            set("file-mtime", time_text(self.mtime));
         }
         metadata
     }
 
+    /// `published` as it is kept in memory with the version that this mount made of it: with all times,
+    /// so that they do not jump to the store's when an inode is made anew.
+    pub fn to_kept(self, published: &Metadata) -> Metadata {
+        let mut kept = published.clone();
+        let times = [("file-mtime", self.mtime), (CTIME, self.ctime)];
+        let times = times.map(|(name, time)| (name.to_owned(), time_text(time)));
+        kept.user.extend(times);
+        kept
+    }
+
+    /// `foreign` for a copy of the object under another name: as it is, with what the copy's age at the
+    /// store would say wrongly.
+    pub fn to_moved(self, foreign: &Metadata) -> Metadata {
+        if foreign.user.contains_key("file-permissions") {
+            return self.to_metadata(foreign, true);
+        }
+        let mut moved = foreign.clone();
+        moved.user.remove(CTIME);
+        if !["file-mtime", "mtime"]
+            .iter()
+            .any(|name| moved.user.contains_key(*name))
+        {
+            let mtime = time_text(self.mtime);
+            moved.user.insert("file-mtime".to_owned(), mtime);
+        }
+        moved
+    }
+
+    /// Something of the file changed, but not its bytes.
+    pub fn change(&mut self, now: SystemTime) {
+        self.ctime = now;
+    }
+
+    /// The file's bytes changed, or a directory's names.
+    pub fn modify(&mut self, now: SystemTime) {
+        (self.mtime, self.ctime) = (now, now);
+    }
+
     /// The kernel's form.
     pub fn to_wire(self, ino: u64) -> Attr {
-        let (seconds, nanoseconds) = since_epoch(self.mtime);
+        let (atime, atimensec) = since_epoch(self.atime.unwrap_or(self.mtime));
+        let (mtime, mtimensec) = since_epoch(self.mtime);
+        let (ctime, ctimensec) = since_epoch(self.ctime);
         Attr {
             ino,
             size: self.size,
             blocks: self.size.div_ceil(512),
-            atime: seconds as u64,
-            mtime: seconds as u64,
-            ctime: seconds as u64,
-            atimensec: nanoseconds,
-            mtimensec: nanoseconds,
-            ctimensec: nanoseconds,
+            atime: atime as u64,
+            mtime: mtime as u64,
+            ctime: ctime as u64,
+            atimensec,
+            mtimensec,
+            ctimensec,
             mode: self.kind.mode_bits() | self.mode,
             nlink: match self.kind {
                 Kind::Directory => 2,
@@ -276,6 +337,13 @@ fn since_epoch(time: SystemTime) -> (i64, u32) {
     }
 }
 
+/// As AWS's gateways write it.
+fn time_text(time: SystemTime) -> String {
+    let (seconds, nanoseconds) = since_epoch(time);
+    let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    format!("{total}ns")
+}
+
 /// `1595002920123456789ns`, or seconds with an optional fraction.
 fn parse_time(text: &str) -> Option<SystemTime> {
     let text = text.trim();
@@ -320,18 +388,25 @@ mod tests {
         fn attributes_survive_the_metadata(
             mode in 0..0o10000u32, uid: u32, gid: u32,
             seconds in -4_000_000_000i64..8_000_000_000, nanoseconds in 0..1_000_000_000u32,
+            accessed in proptest::option::of(-4_000_000_000i64..8_000_000_000),
         ) {
             let mtime = from_time(Time { seconds, nanoseconds });
             prop_assert_eq!(since_epoch(mtime), (seconds, nanoseconds));
-            let attr = FileAttr { kind: Kind::File, size: 7, mode, uid, gid, mtime };
+            let atime = accessed.map(|seconds| from_time(Time { seconds, nanoseconds }));
+            let ctime = UNIX_EPOCH + Duration::new(77, 5);
+            let attr = FileAttr { kind: Kind::File, size: 7, mode, uid, gid, atime, mtime, ctime };
             let metadata = attr.to_metadata(&Metadata::default(), true);
-            prop_assert_eq!(FileAttr::file(&DEFAULTS, 7, UNIX_EPOCH).with_metadata(&metadata), attr);
+            prop_assert_eq!(FileAttr::file(&DEFAULTS, 7, ctime).with_metadata(&metadata), attr);
+            prop_assert!(!metadata.user.contains_key(CTIME));
+            let kept = attr.to_kept(&attr.to_metadata(&Metadata::default(), false));
+            prop_assert_eq!(FileAttr::file(&DEFAULTS, 7, UNIX_EPOCH).with_metadata(&kept), attr);
+            prop_assert_eq!(attr.to_metadata(&kept, true), metadata);
         }
 
         #[test]
         fn any_metadata_is_taken_without_panic(value in ".{0,40}") {
             let mut metadata = Metadata::default();
-            for name in ["file-permissions", "file-owner", "file-group", "file-mtime", "mode", "mtime"] {
+            for name in ["file-permissions", "file-owner", "file-group", "file-mtime", "mode", "atime", CTIME] {
                 metadata.user.insert(name.to_owned(), value.clone());
             }
             let _ = FileAttr::file(&DEFAULTS, 0, UNIX_EPOCH).with_metadata(&metadata);
@@ -383,7 +458,9 @@ mod tests {
         for (name, value) in [
             ("mode", "33261"),
             ("uid", "5"),
+            ("atime", "13"),
             ("mtime", "12.5"),
+            ("ctime", "14.25"),
             ("owner-team", "x"),
         ] {
             metadata.user.insert(name.to_owned(), value.to_owned());
@@ -391,6 +468,8 @@ mod tests {
         let attr = FileAttr::file(&DEFAULTS, 0, UNIX_EPOCH).with_metadata(&metadata);
         assert_eq!((attr.mode, attr.uid, attr.gid), (0o755, 5, 2));
         assert_eq!(since_epoch(attr.mtime), (12, 500_000_000));
+        assert_eq!(attr.atime.map(since_epoch), Some((13, 0)));
+        assert_eq!(since_epoch(attr.ctime), (14, 250_000_000));
         let rewritten = attr.to_metadata(&metadata, false);
         assert_eq!(
             rewritten.user.get("owner-team").map(String::as_str),

@@ -493,7 +493,11 @@ impl Filesystem {
             let prefix = directory_prefix(&dir.state.lock().key, name.as_bytes())?;
             let mut attr = FileAttr::directory(&this.defaults, SystemTime::now());
             (attr.mode, attr.uid, attr.gid) = (mode & 0o7777, caller.uid, caller.gid);
-            let metadata = attr.to_metadata(&Metadata::default(), false);
+            let marker = Metadata {
+                content_type: Some(DIRECTORY_TYPE.to_owned()),
+                ..Metadata::default()
+            };
+            let metadata = attr.to_metadata(&marker, false);
             let key = Key::new(prefix.as_str());
             match this
                 .store
@@ -602,7 +606,10 @@ impl Filesystem {
             key,
             attr,
             version: None,
-            metadata: Some(Arc::default()),
+            metadata: Some(Arc::new(Metadata {
+                content_type: Some(content_type(name).to_owned()),
+                ..Metadata::default()
+            })),
             checked: Instant::now(),
         };
         Self::touched(dir);
@@ -632,7 +639,7 @@ impl Filesystem {
 
     /// A name in the directory came or went.
     pub(super) fn touched(dir: &Inode) {
-        dir.state.lock().attr.mtime = SystemTime::now();
+        dir.state.lock().attr.modify(SystemTime::now());
     }
 
     pub(super) fn statfs(responder: Responder) {
@@ -667,4 +674,13 @@ pub(super) fn page_of(prefix: &str, delimited: bool, keys_max: u32) -> ListReque
         start_after: None,
         keys_max,
     }
+}
+
+/// The content type of a directory's marker, as other clients give it.
+const DIRECTORY_TYPE: &str = "application/x-directory";
+
+/// What browsers and other clients of the bucket are told that a new file is: by the end of its name.
+pub(super) fn content_type(name: &str) -> &'static str {
+    let guess = mime_guess::from_path(name).first_raw();
+    guess.unwrap_or("application/octet-stream")
 }

@@ -248,7 +248,7 @@ impl Filesystem {
                 self.inodes.succeed(inode);
                 return Err(FsError::plain(libc::ESTALE));
             }
-            state.attr.mtime = SystemTime::now();
+            state.attr.modify(SystemTime::now());
             state.kernel_pages = None;
             match (&state.dirty, &state.version) {
                 (Some(dirty), _) => Some(dirty.clone()),

@@ -5,17 +5,18 @@
 //! Who has the file open that the rename replaces keeps its bytes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ackfs_cache::dirty::Base;
 use ackfs_cache::object::{ETag, Key, ObjectId};
-use ackfs_cache::store::{Condition, CopyMetadata, StoreErrorKind};
+use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
-use super::attr::Kind;
+use super::attr::{FileAttr, Kind};
 use super::error::{FsError, FsResult};
 use super::inode::Inode;
 use super::known::Listed;
 use super::name::file_key;
+use super::namespace::content_type;
 use super::{Context, Filesystem};
 use crate::fuse::{Interrupt, Responder};
 
@@ -28,8 +29,10 @@ struct Copied {
     target: Key,
     /// The copy's version.
     etag: ETag,
-    /// Somebody else's version was copied, not the one that was known here.
-    is_newer: bool,
+    /// What the copy was given.
+    metadata: Metadata,
+    /// Something else was copied than what was known here.
+    is_other: bool,
 }
 
 impl Filesystem {
@@ -120,7 +123,8 @@ impl Filesystem {
             source,
             target,
             etag,
-            is_newer,
+            metadata,
+            is_other,
         } = copied?;
         if let Err(error) = self.store.delete(&source.key, Some(&source.etag)).await
             && error.kind != StoreErrorKind::NotFound
@@ -131,8 +135,8 @@ impl Filesystem {
         }
         self.keep(dir);
         Self::touched(new_dir);
-        if is_newer {
-            // The kernel's pages and size are those of the version that was opened here.
+        if is_other {
+            // The kernel's pages, size and type are those of the version that was opened here.
             self.inodes.detach(&inode);
             self.known.changed(dir.ino, name, None);
             self.known.drop_name(new_dir.ino, new_name);
@@ -142,6 +146,7 @@ impl Filesystem {
         self.inodes
             .rename(&inode, new_dir.ino, new_name, target.as_str());
         let (what, dirty) = {
+            let now = SystemTime::now();
             let mut state = inode.state.lock();
             if state.kernel_pages.is_some() && state.kernel_pages == state.version {
                 state.kernel_pages = Some(etag.clone());
@@ -149,15 +154,18 @@ impl Filesystem {
             state.version = Some(etag.clone());
             state.checked = Instant::now();
             let id = ObjectId::new(target.clone(), etag.clone());
-            if let Some(metadata) = &state.metadata {
-                self.known.put_metadata(id, metadata.clone());
+            if state.metadata.is_none() {
+                state.attr = state.attr.with_metadata(&metadata);
             }
-            let (size, modified) = (state.attr.size, state.attr.mtime);
+            state.attr.change(now);
+            let kept = Arc::new(state.attr.to_kept(&metadata));
+            state.metadata = Some(kept.clone());
+            self.known.put_metadata(id, kept);
             (
                 Listed::File {
                     etag: etag.clone(),
-                    size,
-                    modified,
+                    size: state.attr.size,
+                    modified: now,
                 },
                 state.dirty.clone(),
             )
@@ -183,11 +191,14 @@ impl Filesystem {
         new_name: &str,
         flags: u32,
     ) -> FsResult<Copied> {
-        let source = inode
-            .state
-            .lock()
-            .object()
-            .ok_or(FsError::plain(libc::ENOENT))?;
+        // What the copy is given: its time at the store is that of the rename, and not of its bytes.
+        let (source, metadata) = {
+            let state = inode.state.lock();
+            let source = state.object().ok_or(FsError::plain(libc::ENOENT))?;
+            let metadata = state.metadata.as_deref();
+            let metadata = metadata.map(|foreign| state.attr.to_moved(foreign));
+            (source, metadata)
+        };
         let key = file_key(&new_dir.state.lock().key, new_name.as_bytes())?;
         let target = Key::new(key);
         let condition = if flags & NOREPLACE != 0 {
@@ -195,13 +206,25 @@ impl Filesystem {
         } else {
             Condition::None
         };
-        let opened = source.etag.clone();
-        let (source, etag) = self.copy_newest(source, &target, flags, &condition).await?;
+        // A type that was told by the old name is told by the new one: what is written beside a file and
+        // then renamed over it shall not change what it is to a browser.
+        let metadata = metadata.map(|mut metadata| {
+            let old_name = inode.state.lock().name.clone();
+            if metadata.content_type.as_deref() == Some(content_type(&old_name)) {
+                metadata.content_type = Some(content_type(new_name).to_owned());
+            }
+            metadata
+        });
+        let (opened, size) = (source.etag.clone(), inode.state.lock().attr.size);
+        let (source, metadata, etag) = self
+            .copy_newest(source, metadata, &target, flags, &condition)
+            .await?;
         Ok(Copied {
-            is_newer: source.etag != opened,
+            is_other: source.etag != opened || Kind::of_object(&metadata, size) != inode.kind,
             source,
             target,
             etag,
+            metadata,
         })
     }
 
@@ -210,36 +233,42 @@ impl Filesystem {
     async fn copy_newest(
         &self,
         source: ObjectId,
+        metadata: Option<Metadata>,
         target: &Key,
         flags: u32,
         condition: &Condition,
-    ) -> FsResult<(ObjectId, ETag)> {
-        let copied = self
-            .store
-            .copy(&source, target, CopyMetadata::Keep, condition)
-            .await;
-        let error = match copied {
-            Ok(etag) => return Ok((source, etag)),
-            Err(error) => error,
-        };
-        match error.kind {
-            StoreErrorKind::NotFound => Err(FsError::plain(libc::ENOENT)),
-            StoreErrorKind::Changed => {
-                let newest = self
-                    .head(&source.key)
-                    .await?
-                    .ok_or(FsError::plain(libc::ENOENT))?;
-                if newest.etag == source.etag && flags & NOREPLACE != 0 {
-                    return Err(FsError::plain(libc::EEXIST));
-                }
-                let source = ObjectId::new(source.key, newest.etag);
-                let etag = self
-                    .store
-                    .copy(&source, target, CopyMetadata::Keep, condition)
-                    .await?;
-                Ok((source, etag))
+    ) -> FsResult<(ObjectId, Metadata, ETag)> {
+        let mut known = None;
+        if let Some(metadata) = metadata {
+            let copy = CopyMetadata::Replace(metadata.clone());
+            let error = match self.store.copy(&source, target, copy, condition).await {
+                Ok(etag) => return Ok((source, metadata, etag)),
+                Err(error) => error,
+            };
+            match error.kind {
+                StoreErrorKind::NotFound => return Err(FsError::plain(libc::ENOENT)),
+                StoreErrorKind::Changed => known = Some(source.etag),
+                _ => return Err(error.into()),
             }
-            _ => Err(error.into()),
+        }
+        let newest = self.head(&source.key).await?;
+        let newest = newest.ok_or(FsError::plain(libc::ENOENT))?;
+        if known.as_ref() == Some(&newest.etag) && flags & NOREPLACE != 0 {
+            return Err(FsError::plain(libc::EEXIST));
+        }
+        let source = ObjectId::new(source.key, newest.etag);
+        let attr = FileAttr::file(&self.defaults, newest.size, newest.modified);
+        let metadata = attr
+            .with_metadata(&newest.metadata)
+            .to_moved(&newest.metadata);
+        let copy = CopyMetadata::Replace(metadata.clone());
+        match self.store.copy(&source, target, copy, condition).await {
+            Ok(etag) => Ok((source, metadata, etag)),
+            // Only NOREPLACE asks for more than that the source is there, which it was a moment ago.
+            Err(error) if error.kind == StoreErrorKind::Changed && flags & NOREPLACE != 0 => {
+                Err(FsError::plain(libc::EEXIST))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -29,7 +29,8 @@ impl Filesystem {
             if let Some(size) = set.size {
                 this.set_size(&inode, size, set.fh.is_some()).await?;
             }
-            if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
+            let owner = set.uid.is_some() || set.gid.is_some();
+            if set.mode.is_some() || owner || set.atime.is_some() || set.mtime.is_some() {
                 this.set_metadata(&inode, &set).await?;
             }
             let attr = inode.attr(&inode.state.lock());
@@ -74,7 +75,7 @@ impl Filesystem {
             let mut state = inode.state.lock();
             state.writers -= 1;
             if cut.is_ok() {
-                state.attr.mtime = SystemTime::now();
+                state.attr.modify(SystemTime::now());
                 state.mtime_set = false;
                 state.told = None;
             }
@@ -95,6 +96,8 @@ impl Filesystem {
             attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
             attr.uid = set.uid.unwrap_or(attr.uid);
             attr.gid = set.gid.unwrap_or(attr.gid);
+            attr.atime = set.atime.map(|atime| resolve(atime, now)).or(attr.atime);
+            attr.change(now);
             if let Some(mtime) = set.mtime {
                 attr.mtime = resolve(mtime, now);
                 state.mtime_set = true;
@@ -135,20 +138,18 @@ impl Filesystem {
             let before = (state.attr, state.mtime_set);
             apply(&mut state);
             let foreign = state.metadata.clone().unwrap_or_default();
-            // A time that the object's metadata hold stays there.
-            let timed = state.mtime_set || foreign.user.contains_key("file-mtime");
-            (id, before, state.attr.to_metadata(&foreign, timed))
+            // The copy is young at the store, and the bytes in it are not.
+            (id, before, state.attr.to_metadata(&foreign, true))
         };
         let condition = Condition::Matches(id.etag.clone());
         let copy = CopyMetadata::Replace(metadata.clone());
         match self.store.copy(&id, &id.key, copy, &condition).await {
             Ok(etag) => {
-                let metadata = Arc::new(metadata);
-                let key = Key::new(id.key.as_str());
-                self.known
-                    .put_metadata(ObjectId::new(key, etag.clone()), metadata.clone());
                 let (parent, name, size) = {
                     let mut state = inode.state.lock();
+                    let metadata = Arc::new(state.attr.to_kept(&metadata));
+                    let id = ObjectId::new(Key::new(id.key.as_str()), etag.clone());
+                    self.known.put_metadata(id, metadata.clone());
                     if state.kernel_pages == state.version {
                         state.kernel_pages = Some(etag.clone());
                     }

@@ -115,7 +115,9 @@ impl Filesystem {
             mode: special.mode,
             uid: special.owner.uid,
             gid: special.owner.gid,
+            atime: None,
             mtime: now,
+            ctime: now,
         };
         let metadata = attr.to_metadata(&Metadata::default(), false);
         let body = Vec::from_iter((!special.bytes.is_empty()).then_some(special.bytes));
@@ -135,8 +137,7 @@ impl Filesystem {
             }
         };
         Self::touched(dir);
-        // In memory the time is kept with the version, as that of a file.
-        let kept = Arc::new(attr.to_metadata(&metadata, true));
+        let kept = Arc::new(attr.to_kept(&metadata));
         let id = ObjectId::new(id_key, etag.clone());
         self.known.put_metadata(id, kept.clone());
         self.known.put_special(dir.ino);

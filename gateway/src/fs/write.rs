@@ -127,9 +127,7 @@ impl Filesystem {
             state.version = Some(published.id.etag.clone());
             state.kernel_pages = state.version.clone();
             state.checked = Instant::now();
-            // In memory the time is kept with the version either way, so that it does not jump to
-            // the store's when the inode is made anew.
-            let kept = Arc::new(state.attr.to_metadata(&metadata, true));
+            let kept = Arc::new(state.attr.to_kept(&metadata));
             state.metadata = Some(kept.clone());
             self.known.put_metadata(published.id.clone(), kept);
             (
@@ -153,7 +151,7 @@ impl Filesystem {
 /// Bytes were written: the time of it, and no close has told of them.
 fn wrote(inode: &Inode) {
     let mut state = inode.state.lock();
-    state.attr.mtime = SystemTime::now();
+    state.attr.modify(SystemTime::now());
     state.mtime_set = false;
     state.told = None;
 }

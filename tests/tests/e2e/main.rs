@@ -18,6 +18,7 @@ mod passthrough;
 mod race;
 mod reads;
 mod start;
+mod times;
 mod writes;
 
 use std::env;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         ("race", race::CLAIMS),
         ("reads", reads::CLAIMS),
         ("start", start::CLAIMS),
+        ("times", times::CLAIMS),
         ("writes", writes::CLAIMS),
     ])
 }
