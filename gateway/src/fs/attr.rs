@@ -273,6 +273,17 @@ impl FileAttr {
     }
 }
 
+/// Whether `kept` is what [`FileAttr::to_kept`] makes of `shown`, or the same.
+pub fn is_kept_of(kept: &Metadata, shown: &Metadata) -> bool {
+    let mut kept = kept.clone();
+    for name in ["file-mtime", CTIME] {
+        if !shown.user.contains_key(name) {
+            kept.user.remove(name);
+        }
+    }
+    kept == *shown
+}
+
 /// `st_mode`, type bits included, if the metadata say it.
 fn mode_of(metadata: &Metadata) -> Option<u32> {
     let get = |name: &str| metadata.user.get(name).map(|text| text.trim());
@@ -400,7 +411,12 @@ mod tests {
             prop_assert!(!metadata.user.contains_key(CTIME));
             let kept = attr.to_kept(&attr.to_metadata(&Metadata::default(), false));
             prop_assert_eq!(FileAttr::file(&DEFAULTS, 7, UNIX_EPOCH).with_metadata(&kept), attr);
-            prop_assert_eq!(attr.to_metadata(&kept, true), metadata);
+            prop_assert_eq!(attr.to_metadata(&kept, true), metadata.clone());
+            prop_assert!(is_kept_of(&kept, &attr.to_metadata(&Metadata::default(), false)));
+            let other = FileAttr { mode: mode ^ 1, ..attr };
+            prop_assert!(!is_kept_of(&kept, &other.to_metadata(&Metadata::default(), false)));
+            let other = FileAttr { mtime: ctime, ..attr }.to_metadata(&metadata, true);
+            prop_assert!(!is_kept_of(&kept, &other) || mtime == ctime);
         }
 
         #[test]

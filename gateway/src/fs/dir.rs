@@ -41,12 +41,14 @@ pub struct Item {
 type Page = (Instant, StoreResult<ListPage>);
 
 /// What was met that cannot be shown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Oddities {
     /// Keys that cannot be names.
     pub hidden: u64,
     /// Files that a directory of the same name shadows.
     pub shadowed: u64,
+    /// The last such key.
+    pub example: String,
 }
 
 /// A listing under way.
@@ -208,6 +210,7 @@ impl Lister {
         for (name, directory, what) in self.merge(page) {
             if self.fold.push(&name, directory, (what, begun), &mut out) {
                 self.oddities.shadowed += 1;
+                self.oddities.example = format!("{}{name}", self.prefix);
             }
         }
         self.append(out);
@@ -252,7 +255,10 @@ impl Lister {
             };
             match name_of(&self.prefix, &key) {
                 Some(name) => merged.push((name.to_owned(), directory, what)),
-                None => self.oddities.hidden += 1,
+                None => {
+                    self.oddities.hidden += 1;
+                    self.oddities.example = key;
+                }
             }
         }
     }
@@ -346,7 +352,8 @@ mod tests {
             lister.take_oddities(),
             Oddities {
                 hidden: 1,
-                shadowed: 1
+                shadowed: 1,
+                example: "d/a".to_owned(),
             }
         );
         let whole = lister.take_whole().unwrap();

@@ -6,7 +6,8 @@
 //! *began*: what was published before that is in it. Changes made through this mount are entered as
 //! they happen.
 //!
-//! Metadata belong to a version and never change with it, so they are kept without a TTL.
+//! Metadata are kept without a TTL, by version, and every HEAD says them anew: where an ETag is a digest
+//! of the bytes, new metadata or another writer's same bytes do not change it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use ackfs_cache::store::Metadata;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
+use super::attr::is_kept_of;
 use super::burst::Burst;
 
 /// What a listing or a HEAD says of a name.
@@ -55,6 +57,16 @@ pub struct Known {
     pub shown: bool,
 }
 
+/// Metadata, and what tells whether they are the newest.
+#[derive(Debug, Clone)]
+struct Seen {
+    metadata: Arc<Metadata>,
+    /// The store's time of the object in seconds, as HEAD says it; `None` for what this mount made.
+    modified: Option<u64>,
+    /// When the store was asked, or told.
+    since: Instant,
+}
+
 /// See the module. All methods take `&self` and never wait.
 #[derive(Debug)]
 pub struct KnownNames {
@@ -66,7 +78,7 @@ pub struct KnownNames {
     singles: Cache<(u64, Box<str>), Known>,
     /// Directories that did not fit one page when last listed.
     large: Cache<u64, ()>,
-    metadata: Cache<ObjectId, Arc<Metadata>>,
+    metadata: Cache<ObjectId, Seen>,
     /// Directories that hold symbolic links, FIFOs or sockets.
     specials: Cache<u64, ()>,
 }
@@ -251,14 +263,49 @@ impl KnownNames {
         self.specials.contains_key(&dir)
     }
 
-    /// Keeps the metadata of a version.
+    /// Keeps the metadata of a version that this mount made.
     pub fn put_metadata(&self, id: ObjectId, metadata: Arc<Metadata>) {
-        self.metadata.insert(id, metadata);
+        let seen = Seen {
+            metadata,
+            modified: None,
+            since: Instant::now(),
+        };
+        self.metadata.insert(id, seen);
     }
 
-    /// The metadata of a version, if they were seen.
+    /// A HEAD that was sent at `begun` showed a version's metadata, and when the store took it. Gives those
+    /// to go by: what this mount keeps of its own versions says more, as long as nobody changed them.
+    pub fn saw_metadata(
+        &self,
+        id: ObjectId,
+        modified: SystemTime,
+        metadata: Metadata,
+        begun: Instant,
+    ) -> Arc<Metadata> {
+        let modified = modified.duration_since(SystemTime::UNIX_EPOCH);
+        let modified = Some(modified.map_or(0, |age| age.as_secs()));
+        let mut seen = Seen {
+            metadata: Arc::new(metadata),
+            modified,
+            since: begun,
+        };
+        if let Some(old) = self.metadata.get(&id) {
+            let same_time = old.modified.is_none() || old.modified == modified;
+            if old.since > begun {
+                return old.metadata;
+            }
+            if same_time && is_kept_of(&old.metadata, &seen.metadata) {
+                seen.metadata = old.metadata;
+            }
+        }
+        let newest = seen.metadata.clone();
+        self.metadata.insert(id, seen);
+        newest
+    }
+
+    /// The metadata of a version as last seen, if they were.
     pub fn metadata(&self, id: &ObjectId) -> Option<Arc<Metadata>> {
-        self.metadata.get(id)
+        self.metadata.get(id).map(|seen| seen.metadata)
     }
 }
 

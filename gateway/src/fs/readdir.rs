@@ -120,10 +120,13 @@ impl Filesystem {
                 prefix,
                 hidden = odd.hidden,
                 shadowed = odd.shadowed,
-                "keys that cannot be shown as files here; `ackfs doctor` lists them"
+                example = odd.example,
+                "keys that cannot be shown as files here"
             );
         }
-        if let Some(whole) = lister.take_whole() {
+        if let Some(whole) = lister.take_whole()
+            && self.is_believable(dir, &whole)
+        {
             self.known.put_listing(dir.ino, lister.begun(), whole, true);
         }
         Ok(out.used())
@@ -153,7 +156,11 @@ impl Filesystem {
                 None => local = child.as_ref(),
             }
         }
+        // The store and this mount are at odds on what the name is: a look-up asks.
+        let is_directory = child.as_ref().map(|child| child.kind == Kind::Directory);
         let kind = match (&what, local) {
+            (Some(Listed::Directory), _) if is_directory == Some(false) => None,
+            (Some(Listed::File { .. }), Some(_)) if is_directory == Some(true) => None,
             (Some(Listed::Directory), _) => Some(Kind::Directory),
             (Some(Listed::File { .. }) | None, Some(local)) => Some(local.kind),
             (Some(what), None) => self.kind_listed(dir, &item.name, what, true),
@@ -165,7 +172,7 @@ impl Filesystem {
             return out.dirent(ino, next, dirent, name);
         }
         let inode = match (local, &what) {
-            (Some(local), _) if self.inodes.refer(local) => local.clone(),
+            (Some(local), _) if kind.is_some() && self.inodes.refer(local) => local.clone(),
             (None, Some(what)) if kind.is_some() && self.inodes.count() <= INODES_MAX => {
                 self.reference(dir, &item.name, what, None, begun)
             }

@@ -1,10 +1,14 @@
 //! Close-to-open: an open sees all that was published by closes that ended before it, wherever
 //! they were made; and one open file never shows bytes of two versions.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 
 use ackfs_tests::content::{assert_same, bytes, bytes_at, check_at};
 use ackfs_tests::posix::{self, close, drop_pages, errno};
@@ -21,7 +25,12 @@ claims! {
         an_open_file_never_mixes_two_versions,
         an_open_file_whose_object_went_away_says_so,
         a_name_that_was_missing_is_found_when_it_appears,
-        what_one_mount_removes_the_other_does_not_open;
+        what_one_mount_removes_the_other_does_not_open,
+        a_mode_that_another_mount_sets_is_seen_and_kept,
+        metadata_of_the_same_bytes_are_seen_by_the_next_open,
+        an_object_named_as_a_directory_that_was_emptied_is_found,
+        a_prefix_named_as_a_file_being_written_does_not_take_it_from_its_writer,
+        a_name_that_only_ever_was_a_file_is_never_a_directory;
     DEMO:
         a_missing_name_is_asked_for_once,
         an_unchanged_file_is_read_again_without_a_fetch,
@@ -189,6 +198,132 @@ fn what_one_mount_removes_the_other_does_not_open(world: &World) {
         fs::remove_file(left.path("key")).expect("unlink");
         assert!(File::open(right.path("key")).is_err(), "round {round}");
     }
+}
+
+/// The ETag is a digest of the bytes, so neither mount sees another version.
+fn a_mode_that_another_mount_sets_is_seen_and_kept(world: &World) {
+    world.witness().put("key", b"hello");
+    let (here, there) = (world.mount(), world.mount());
+    let mode = |path: &Path| fs::metadata(path).expect("stat").mode() & 0o7777;
+    assert_eq!(mode(&there.path("key")), 0o644);
+    assert_eq!(fs::read(there.path("key")).expect("read"), b"hello");
+    let file = File::options()
+        .write(true)
+        .open(here.path("key"))
+        .expect("open");
+    file.set_permissions(Permissions::from_mode(0o600))
+        .expect("fchmod");
+    let day = UNIX_EPOCH + Duration::from_secs(86_400);
+    file.set_modified(day).expect("futimens");
+    close(file).expect("close");
+    let file = File::open(there.path("key")).expect("open");
+    let stat = file.metadata().expect("fstat");
+    assert_eq!(stat.mode() & 0o7777, 0o600);
+    assert_eq!(stat.modified().expect("mtime"), day);
+    drop(file);
+    let mut file = File::options()
+        .append(true)
+        .open(there.path("key"))
+        .expect("open");
+    file.write_all(b"!").expect("write");
+    close(file).expect("close");
+    let head = world.witness().head("key").expect("it is there");
+    assert_eq!(head.metadata["file-permissions"], "0100600");
+}
+
+fn metadata_of_the_same_bytes_are_seen_by_the_next_open(world: &World) {
+    let (mount, witness) = (world.mount(), world.witness());
+    fs::write(mount.path("key"), "hello").expect("write");
+    let path = mount.path("key");
+    let before = fs::metadata(&path).expect("stat");
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("chmod");
+    let opened = |path: &Path| {
+        File::open(path)
+            .and_then(|file| file.metadata())
+            .expect("open")
+    };
+    let same = opened(&path);
+    assert_eq!(same.mode() & 0o7777, 0o600);
+    assert_eq!(
+        same.modified().expect("mtime"),
+        before.modified().expect("mtime")
+    );
+    let headers = [
+        ("x-amz-meta-file-permissions", "0100755"),
+        ("x-amz-meta-file-mtime", "5000000000ns"),
+    ];
+    witness.put_with("key", b"hello", &headers).expect("put");
+    let other = opened(&path);
+    assert_eq!((other.mode() & 0o7777, other.mtime()), (0o755, 5));
+}
+
+fn an_object_named_as_a_directory_that_was_emptied_is_found(world: &World) {
+    let witness = world.witness();
+    let mount = world.mount_with(world.options().flags("--metadata-ttl 0s"));
+    witness.put("dir/last", b"body");
+    fs::remove_file(mount.path("dir/last")).expect("unlink");
+    assert!(fs::metadata(mount.path("dir")).expect("stat").is_dir());
+    witness.put("dir", b"now a file");
+    assert_eq!(fs::read(mount.path("dir")).expect("read"), b"now a file");
+}
+
+fn a_prefix_named_as_a_file_being_written_does_not_take_it_from_its_writer(world: &World) {
+    let (mount, witness) = (world.mount(), world.witness());
+    let mut file = File::create(mount.path("name")).expect("create");
+    file.write_all(b"half").expect("write");
+    witness.put("name/below", b"foreign");
+    let listed = fs::read_dir(mount.dir()).expect("opendir");
+    let names: Vec<_> = listed
+        .map(|entry| entry.expect("readdir").file_name())
+        .collect();
+    assert_eq!(names, ["name"]);
+    assert!(fs::metadata(mount.path("name")).expect("stat").is_file());
+    file.write_all(b" and half").expect("write");
+    if world.is_demo() {
+        assert_eq!(close(file), Ok(()));
+        assert_eq!(witness.get("name").as_deref(), Some(&b"half and half"[..]));
+    } else {
+        // A MinIO of one disk cannot hold both.
+        let _ = close(file);
+    }
+    drop(mount);
+    assert_eq!(witness.get("name/below").as_deref(), Some(&b"foreign"[..]));
+}
+
+/// MinIO's listings show a prefix `name/` for a moment when an object `name` is put or deleted.
+fn a_name_that_only_ever_was_a_file_is_never_a_directory(world: &World) {
+    let mount = world.mount_with(world.options().flags("--metadata-ttl 0s"));
+    let names = ["a", "b", "c", "d"].map(|name| format!("dir/{name}"));
+    for name in &names {
+        world.witness().put(name, b"");
+    }
+    let held = names
+        .each_ref()
+        .map(|name| File::open(mount.path(name)).expect("open"));
+    let working = AtomicUsize::new(names.len());
+    thread::scope(|scope| {
+        for name in &names {
+            let (witness, working) = (world.witness(), &working);
+            scope.spawn(move || {
+                for round in 0..60 {
+                    witness.put(name, &bytes(round, [10, 300_000][round as usize % 2]));
+                }
+                working.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        while working.load(Ordering::Relaxed) > 0 {
+            let listed = fs::read_dir(mount.path("dir")).expect("opendir");
+            for entry in listed.map(|entry| entry.expect("readdir")) {
+                let kind = entry.file_type().expect("a type");
+                assert!(kind.is_file(), "{entry:?}: {kind:?}");
+            }
+            for name in &names {
+                let stat = fs::metadata(mount.path(name)).expect("stat");
+                assert!(stat.is_file(), "{name}");
+            }
+        }
+    });
+    drop(held);
 }
 
 fn a_missing_name_is_asked_for_once(world: &World) {
