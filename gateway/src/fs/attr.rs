@@ -149,9 +149,22 @@ impl FileAttr {
     /// Takes what an object's `metadata` say; what they do not say, or say badly, stays.
     #[must_use]
     pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        self = self.with_access(metadata);
+        let get = |name: &str| metadata.user.get(name).map(String::as_str);
+        self.kind = Kind::of_object(metadata, self.size);
+        let time = |names: [&str; 2]| names.into_iter().find_map(get).and_then(parse_time);
+        self.mtime = time(["file-mtime", "mtime"]).unwrap_or(self.mtime);
+        self.atime = time(["file-atime", "atime"]).or(self.atime);
+        self.ctime = get(CTIME).and_then(parse_time).unwrap_or(self.ctime);
+        self
+    }
+
+    /// Takes mode and owner alone: of a directory's marker, which is no file and is younger or older than
+    /// what is in the directory.
+    #[must_use]
+    pub fn with_access(mut self, metadata: &Metadata) -> Self {
         let get = |name: &str| metadata.user.get(name).map(String::as_str);
         let number = |name: &str| get(name).and_then(|text| text.trim().parse::<u32>().ok());
-        self.kind = Kind::of_object(metadata, self.size);
         self.mode = mode_of(metadata).map_or(self.mode, |mode| mode & 0o7777);
         self.uid = number("file-owner")
             .or_else(|| number("uid"))
@@ -159,10 +172,6 @@ impl FileAttr {
         self.gid = number("file-group")
             .or_else(|| number("gid"))
             .unwrap_or(self.gid);
-        let time = |names: [&str; 2]| names.into_iter().find_map(get).and_then(parse_time);
-        self.mtime = time(["file-mtime", "mtime"]).unwrap_or(self.mtime);
-        self.atime = time(["file-atime", "atime"]).or(self.atime);
-        self.ctime = get(CTIME).and_then(parse_time).unwrap_or(self.ctime);
         self
     }
 
@@ -219,6 +228,11 @@ impl FileAttr {
             moved.user.insert("file-mtime".to_owned(), mtime);
         }
         moved
+    }
+
+    /// What the kernel decides by who may do what: mode, owner and group.
+    pub fn access(&self) -> (u32, u32, u32) {
+        (self.mode, self.uid, self.gid)
     }
 
     /// Something of the file changed, but not its bytes.

@@ -41,6 +41,16 @@ impl Filesystem {
             Err(error) if error.errno.0 == libc::EILSEQ => return responder.error(libc::ENOENT),
             Err(error) => return context.fail(responder, &error),
         };
+        if !Self::has_shown_access(&dir) {
+            // The kernel has let the caller in by the mount's mode and owner.
+            let this = self.this();
+            let name = name.clone();
+            let work = async move { this.show_access(&dir).await };
+            let this = self.this();
+            return self.spawn_interruptible(context, responder, work, move |responder, ()| {
+                this.lookup(parent, name.as_bytes(), responder);
+            });
+        }
         let now = Instant::now();
         let mut kept = None;
         if let Some(child) = self.inodes.child(parent, &name) {
@@ -143,16 +153,22 @@ impl Filesystem {
         let prefix = dir.state.lock().key.clone();
         let is_fresh = metadata.is_some();
         let new = match what {
-            Listed::Directory => NewInode {
-                parent: dir.ino,
-                name: name.into(),
-                key: format!("{prefix}{name}/"),
-                attr: FileAttr::directory(&self.defaults, dir.state.lock().attr.mtime),
-                version: None,
-                metadata: None,
-                checked: begun,
-                dirty: None,
-            },
+            Listed::Directory => {
+                let mut attr = FileAttr::directory(&self.defaults, dir.state.lock().attr.mtime);
+                if let Some(metadata) = &metadata {
+                    attr = attr.with_access(metadata);
+                }
+                NewInode {
+                    parent: dir.ino,
+                    name: name.into(),
+                    key: format!("{prefix}{name}/"),
+                    attr,
+                    version: None,
+                    metadata,
+                    checked: begun,
+                    dirty: None,
+                }
+            }
             Listed::File {
                 etag,
                 size,
@@ -181,7 +197,15 @@ impl Filesystem {
             if state.unlinked {
                 return false;
             }
-            if new.attr.kind == Kind::Directory || state.is_local() {
+            if new.attr.kind == Kind::Directory {
+                if new.metadata.is_some() && new.checked >= state.checked {
+                    (state.attr.mode, state.attr.uid, state.attr.gid) = new.attr.access();
+                    state.metadata.clone_from(&new.metadata);
+                    state.checked = new.checked;
+                }
+                return true;
+            }
+            if state.is_local() {
                 return true;
             }
             let is_alike = old.kind == new.attr.kind;
@@ -215,6 +239,63 @@ impl Filesystem {
 
     /// Asks the store for a name. `None` if there is none.
     async fn ask(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
+        let marker = Key::new(format!("{}{name}/", dir.state.lock().key));
+        // Of what is known as a directory the marker is asked for at the same time.
+        let (found, access) = if self.is_a_directory_here(dir, name) {
+            let (found, access) = tokio::join!(self.ask_name(dir, name), self.marker(&marker));
+            (found?, Some(access))
+        } else {
+            (self.ask_name(dir, name).await?, None)
+        };
+        let Some(mut found) = found else {
+            return Ok(None);
+        };
+        if found.what == Listed::Directory {
+            let access = match access {
+                Some(access) => access,
+                None => self.marker(&marker).await,
+            };
+            found.metadata = Some(access?);
+        }
+        Ok(Some(found))
+    }
+
+    /// The metadata of a directory's marker; none where it has no marker.
+    async fn marker(&self, key: &Key) -> StoreResult<Arc<Metadata>> {
+        let info = self.head(key).await?;
+        Ok(Arc::new(info.map(|info| info.metadata).unwrap_or_default()))
+    }
+
+    /// Whether the kernel was told a directory's own mode and owner, or may have been. Listings do not
+    /// show them.
+    pub(super) fn has_shown_access(dir: &Inode) -> bool {
+        Self::is_root(dir.ino) || dir.state.lock().metadata.is_some()
+    }
+
+    /// Asks for a directory's own mode and owner before somebody is let in by the mount's.
+    ///
+    /// # Errors
+    /// ESTALE if they are others than the kernel was told: it looks the directory up again, and decides
+    /// anew. The store's. Waits for the store.
+    pub(super) async fn show_access(&self, dir: &Inode) -> FsResult<()> {
+        let begun = Instant::now();
+        let key = Key::new(dir.state.lock().key.clone());
+        let metadata = self.marker(&key).await?;
+        let mut state = dir.state.lock();
+        if state.metadata.is_some() {
+            return Ok(());
+        }
+        let told = state.attr.access();
+        state.attr = state.attr.with_access(&metadata);
+        state.metadata = Some(metadata);
+        state.checked = state.checked.max(begun);
+        match state.attr.access() == told {
+            true => Ok(()),
+            false => Err(FsError::plain(libc::ESTALE)),
+        }
+    }
+
+    async fn ask_name(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
         let prefix = dir.state.lock().key.clone();
         let key = Key::new(format!("{prefix}{name}"));
         if self.known.is_large(dir.ino) {
@@ -224,7 +305,8 @@ impl Filesystem {
         let guard = dir.publishing.lock().await;
         let lacked = self.known.lacks(dir.ino, name);
         if let Some(known) = self.known.get(dir.ino, name, Instant::now()) {
-            if !self.is_whole(dir, name, &known) {
+            let is_directory = known.what == Some(Listed::Directory);
+            if !is_directory && !self.is_whole(dir, name, &known) {
                 drop(guard);
                 return self.ask_type(dir, name, &key).await;
             }
@@ -291,6 +373,11 @@ impl Filesystem {
             .all(|name| !self.is_a_file_here(dir, name))
     }
 
+    fn is_a_directory_here(&self, dir: &Inode, name: &str) -> bool {
+        let child = self.inodes.child(dir.ino, name);
+        child.is_some_and(|child| child.kind == Kind::Directory)
+    }
+
     fn is_a_file_here(&self, dir: &Inode, name: &str) -> bool {
         let child = self.inodes.child(dir.ino, name);
         child.is_some_and(|child| child.kind != Kind::Directory)
@@ -324,6 +411,14 @@ impl Filesystem {
 
     /// Whether what is known of a name is enough to show it.
     fn is_whole(&self, dir: &Inode, name: &str, known: &Known) -> bool {
+        if known.what == Some(Listed::Directory) {
+            let child = self.inodes.child(dir.ino, name);
+            return child.is_some_and(|child| {
+                let state = child.state.lock();
+                let valid = self.known.remaining(true, state.checked, Instant::now());
+                state.metadata.is_some() && !valid.is_zero()
+            });
+        }
         let kind = |what| self.kind_listed(dir, name, what, known.shown);
         known.what.as_ref().is_none_or(|what| kind(what).is_some())
     }
@@ -410,7 +505,8 @@ impl Filesystem {
             // An open file shows the version that was opened; a directory has nothing at the store.
             // What a listing showed is without mode and owner: the kernel asks here before it refuses
             // somebody (`fuse_permission`), so they are looked for.
-            let settled = inode.kind == Kind::Directory
+            let is_shown = Self::is_root(ino) || state.metadata.is_some();
+            let settled = (inode.kind == Kind::Directory && is_shown)
                 || state.is_local()
                 || state.handles > 0
                 || state.unlinked
@@ -431,7 +527,16 @@ impl Filesystem {
             Context::of("getattr", &inode),
             responder,
             async move {
-                this.check(&inode, true).await?;
+                if inode.kind == Kind::Directory {
+                    // Here the kernel is told, whatever it was told before.
+                    let shown = this.show_access(&inode).await;
+                    shown.or_else(|error| match error.errno.0 {
+                        libc::ESTALE => Ok(()),
+                        _ => Err(error),
+                    })?;
+                } else {
+                    this.check(&inode, true).await?;
+                }
                 let attr = inode.attr(&inode.state.lock());
                 Ok((attr, this.config.metadata_ttl))
             },
@@ -562,7 +667,7 @@ impl Filesystem {
                 key: prefix,
                 attr,
                 version: None,
-                metadata: None,
+                metadata: Some(Arc::new(metadata)),
                 checked: Instant::now(),
                 dirty: None,
             };
@@ -725,7 +830,7 @@ pub(super) fn page_of(prefix: &str, delimited: bool, keys_max: u32) -> ListReque
 }
 
 /// The content type of a directory's marker, as other clients give it.
-const DIRECTORY_TYPE: &str = "application/x-directory";
+pub(super) const DIRECTORY_TYPE: &str = "application/x-directory";
 
 /// What browsers and other clients of the bucket are told that a new file is: by the end of its name.
 pub(super) fn content_type(name: &str) -> &'static str {

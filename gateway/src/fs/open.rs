@@ -372,14 +372,25 @@ impl Filesystem {
             return responder.error(libc::ENOTDIR);
         }
         let lister = self.lister(&inode);
-        let handle = DirHandle {
-            inode,
-            lister: tokio::sync::Mutex::new(lister),
+        let opened = |this: &Self, inode, lister| {
+            let lister = tokio::sync::Mutex::new(lister);
+            let fh = this.dirs.insert(DirHandle { inode, lister });
+            OpenOut {
+                fh,
+                ..OpenOut::default()
+            }
         };
-        let fh = self.dirs.insert(handle);
-        responder.open(&OpenOut {
-            fh,
-            ..OpenOut::default()
+        if Self::has_shown_access(&inode) {
+            return responder.open(&opened(self, inode, lister));
+        }
+        let this = self.this();
+        let context = Context::of("opendir", &inode);
+        let work = async move {
+            this.show_access(&inode).await?;
+            Ok(opened(&this, inode, lister))
+        };
+        self.spawn_interruptible(context, responder, work, |responder, open| {
+            responder.open(&open);
         });
     }
 
@@ -390,10 +401,8 @@ impl Filesystem {
     }
 }
 
-/// What the kernel decides by who may open a file.
 fn access(inode: &Inode) -> (u32, u32, u32) {
-    let attr = &inode.state.lock().attr;
-    (attr.mode, attr.uid, attr.gid)
+    inode.state.lock().attr.access()
 }
 
 /// A failure that no close could tell of is told once.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ackfs_cache::object::{Key, ObjectId};
-use ackfs_cache::store::{Condition, CopyMetadata};
+use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
-use super::attr::{Kind, resolve};
+use super::attr::{FileAttr, Kind, resolve};
 use super::error::{FsError, FsResult};
 use super::inode::{Inode, State};
 use super::known::Listed;
+use super::namespace::DIRECTORY_TYPE;
 use super::{Context, Filesystem};
 use crate::fuse::Responder;
 use crate::fuse::request::SetAttr;
@@ -103,9 +104,27 @@ impl Filesystem {
                 state.mtime_set = true;
             }
         };
-        // Directories have no object of their own to keep it: it lasts as long as the inode.
         if inode.kind == Kind::Directory {
-            apply(&mut inode.state.lock());
+            // A directory's times last as long as its inode: every name that comes or goes changes them.
+            let is_access = set.mode.is_some() || set.uid.is_some() || set.gid.is_some();
+            if !is_access || Self::is_root(inode.ino) {
+                apply(&mut inode.state.lock());
+                return Ok(());
+            }
+            let _guard = inode.publishing.lock().await;
+            let (key, wanted) = {
+                let state = inode.state.lock();
+                let mut wanted = state.attr;
+                wanted.mode = set.mode.map_or(wanted.mode, |mode| mode & 0o7777);
+                wanted.uid = set.uid.unwrap_or(wanted.uid);
+                wanted.gid = set.gid.unwrap_or(wanted.gid);
+                (Key::new(state.key.as_str()), wanted)
+            };
+            let metadata = self.put_marker(key, wanted).await?;
+            let mut state = inode.state.lock();
+            apply(&mut state);
+            state.metadata = Some(Arc::new(metadata));
+            state.checked = Instant::now();
             return Ok(());
         }
         let held = {
@@ -171,6 +190,40 @@ impl Filesystem {
                 (state.attr, state.mtime_set) = before;
                 Err(error.into())
             }
+        }
+    }
+
+    /// Keeps a directory's mode and owner with its marker, which is made if there is none. Gives the
+    /// marker's metadata.
+    ///
+    /// # Errors
+    /// The store's; EBUSY if somebody else changes the marker at the same time. Waits for the store.
+    async fn put_marker(&self, key: Key, attr: FileAttr) -> FsResult<Metadata> {
+        let marker = self.head(&key).await?;
+        let foreign = marker.as_ref().map(|marker| marker.metadata.clone());
+        let foreign = foreign.unwrap_or_else(|| Metadata {
+            content_type: Some(DIRECTORY_TYPE.to_owned()),
+            ..Metadata::default()
+        });
+        let metadata = attr.to_metadata(&foreign, false);
+        let put = match marker {
+            None => {
+                let condition = Condition::Absent;
+                self.store
+                    .put(&key, Vec::new(), &metadata, &condition)
+                    .await
+            }
+            Some(marker) => {
+                let condition = Condition::Matches(marker.etag.clone());
+                let id = ObjectId::new(Key::new(key.as_str()), marker.etag);
+                let copy = CopyMetadata::Replace(metadata.clone());
+                self.store.copy(&id, &key, copy, &condition).await
+            }
+        };
+        match put {
+            Ok(_) => Ok(metadata),
+            Err(error) if error.kind == StoreErrorKind::Changed => Err(FsError::plain(libc::EBUSY)),
+            Err(error) => Err(error.into()),
         }
     }
 }

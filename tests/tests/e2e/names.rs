@@ -34,6 +34,8 @@ claims! {
         a_read_only_mount_changes_nothing,
         modes_and_owners_are_what_was_asked_for,
         a_files_own_mode_decides_who_opens_it,
+        a_directorys_own_mode_decides_who_enters_it,
+        a_directorys_mode_and_owner_are_kept,
         hard_links_are_refused,
         statfs_answers;
     DEMO:
@@ -487,25 +489,84 @@ fn a_files_own_mode_decides_who_opens_it(world: &World) {
     assert_eq!(listed.len(), 3);
     let status = nursery::command(mount.path("script")).status();
     assert_eq!(status.expect("it may be executed").code(), Some(7));
-    let mut reader = nursery::command("setpriv");
-    reader.args([
+    denied("cat", &mount.path("private"));
+    assert_eq!(
+        fs::read(mount.path("private")).expect("root reads"),
+        b"secret"
+    );
+}
+
+/// What another user runs, and must not be allowed to.
+fn denied(program: &str, path: &Path) {
+    let mut command = nursery::command("setpriv");
+    command.args([
         "--reuid",
         "12345",
         "--regid",
         "12345",
         "--clear-groups",
         "--",
-        "cat",
     ]);
-    let output = reader.arg(mount.path("private")).output().expect("setpriv");
+    let output = command.arg(program).arg(path).output().expect("setpriv");
     assert_eq!(output.stdout, b"", "{output:?}");
     assert!(!output.status.success());
     let seen = String::from_utf8_lossy(&output.stderr);
     assert!(seen.contains("Permission denied"), "{seen}");
-    assert_eq!(
-        fs::read(mount.path("private")).expect("root reads"),
-        b"secret"
-    );
+}
+
+/// A listing shows no metadata of directories either.
+fn a_directorys_own_mode_decides_who_enters_it(world: &World) {
+    {
+        let mount = world.mount();
+        fs::create_dir_all(mount.path("private/below")).expect("mkdir");
+        fs::write(mount.path("private/below/file"), "secret").expect("write");
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(mount.path("private"), mode).expect("chmod");
+    }
+    let flags = "--allow-other --metadata-ttl 10m";
+    for (program, path) in [
+        ("cat", "private/below/file"),
+        ("ls", "private"),
+        ("ls", "private/below"),
+    ] {
+        let mount = world.mount_with(world.options().flags(flags));
+        assert_eq!(listed(mount.dir()), set(["private"]));
+        denied(program, &mount.path(path));
+        let read = fs::read(mount.path("private/below/file"));
+        assert_eq!(read.expect("root reads"), b"secret");
+    }
+}
+
+fn a_directorys_mode_and_owner_are_kept(world: &World) {
+    let witness = world.witness();
+    let s3fs = [("x-amz-meta-mode", "16832"), ("x-amz-meta-note", "kept")];
+    witness.put_with("s3fs/", b"", &s3fs).expect("put");
+    witness.put("implicit/file", b"body");
+    let access = |path: &Path| {
+        let stat = fs::metadata(path).expect("stat");
+        (stat.mode() & 0o7777, stat.uid(), stat.gid())
+    };
+    {
+        let mount = world.mount();
+        assert_eq!(access(&mount.path("s3fs")), (0o700, 0, 0));
+        fs::create_dir(mount.path("made")).expect("mkdir");
+        for (name, mode) in [("made", 0o2750), ("implicit", 0o711), ("s3fs", 0o755)] {
+            let path = mount.path(name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+            std::os::unix::fs::chown(&path, Some(7), Some(8)).expect("chown");
+            // chown(2) takes the set-group-ID bit of no directory.
+            assert_eq!(access(&path), (mode, 7, 8));
+        }
+    }
+    let mount = world.mount();
+    assert_eq!(access(&mount.path("made")), (0o2750, 7, 8));
+    assert_eq!(access(&mount.path("implicit")), (0o711, 7, 8));
+    assert_eq!(access(&mount.path("s3fs")), (0o755, 7, 8));
+    let marker = witness.head("s3fs/").expect("it is there");
+    assert_eq!(marker.metadata["note"], "kept");
+    assert_eq!(listed(&mount.path("implicit")), set(["file"]));
+    fs::remove_dir(mount.path("made")).expect("rmdir");
+    assert!(witness.head("made/").is_none());
 }
 
 fn hard_links_are_refused(world: &World) {
