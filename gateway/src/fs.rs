@@ -347,6 +347,15 @@ impl Context {
         }
     }
 
+    /// Of a name in a directory.
+    fn below(op: &'static str, dir: &Inode, name: &str) -> Self {
+        Self {
+            op,
+            ino: dir.ino,
+            key: format!("{}{name}", dir.state.lock().key),
+        }
+    }
+
     fn finish<T>(
         &self,
         responder: Responder,

@@ -117,15 +117,20 @@ pub fn is_lost_race(error: &WriteError) -> bool {
 
 /// An error and all that it came from, on one line.
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    // What stands behind a store's error are the SDK's words for the same.
+    let is_whole = |error: &(dyn StdError + 'static)| {
+        let write = error.downcast_ref();
+        error.is::<StoreError>() || matches!(write, Some(WriteError::Store(_)))
+    };
     let mut text = error.to_string();
-    let mut source = error.source();
+    let mut source = error.source().filter(|_| !is_whole(error));
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
         }
-        source = cause.source();
+        source = cause.source().filter(|_| !is_whole(cause));
     }
     text
 }

@@ -73,10 +73,7 @@ impl Filesystem {
             return self.answer_known(&dir, &name, known, now, responder);
         }
         let this = self.this();
-        let context = Context {
-            key: format!("{}{name}", dir.state.lock().key),
-            ..context
-        };
+        let context = Context::below(context.op, &dir, &name);
         self.spawn_interruptible(
             context,
             responder,
@@ -637,6 +634,7 @@ impl Filesystem {
             Ok(place) => place,
             Err(error) => return context.fail(responder, &error),
         };
+        let context = Context::below("mkdir", &dir, &name);
         let this = self.this();
         let work = async move {
             let prefix = directory_prefix(&dir.state.lock().key, name.as_bytes())?;
@@ -710,6 +708,7 @@ impl Filesystem {
             Ok(inode) => inode,
             Err(error) => return context.fail(responder, &error),
         };
+        let context = Context::of("mknod", &inode);
         let this = self.this();
         let work = async move {
             if let Err(error) = this.publish(&inode).await {

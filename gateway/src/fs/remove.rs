@@ -17,7 +17,7 @@ impl Filesystem {
             Err(error) => return Context::new("unlink", parent).fail(responder, &error),
         };
         let this = self.this();
-        let context = Context::of("unlink", &dir);
+        let context = Context::below("unlink", &dir, &name);
         let mut interrupt = responder.interrupt();
         let work = async move {
             let key = Key::new(file_key(&dir.state.lock().key, name.as_bytes())?);
@@ -52,7 +52,7 @@ impl Filesystem {
             Err(error) => return Context::new("rmdir", parent).fail(responder, &error),
         };
         let this = self.this();
-        let context = Context::of("rmdir", &dir);
+        let context = Context::below("rmdir", &dir, &name);
         let work = async move {
             let prefix = directory_prefix(&dir.state.lock().key, name.as_bytes())?;
             let child = this.inodes.child(dir.ino, &name);

@@ -55,7 +55,7 @@ impl Filesystem {
             Err(error) => return Context::new("rename", parent).fail(responder, &error),
         };
         let this = self.this();
-        let context = Context::of("rename", &source.0);
+        let context = Context::below("rename", &source.0, &source.1);
         let mut interrupt = responder.interrupt();
         let work = async move {
             this.rename_file(&source, &target, flags, &mut interrupt)

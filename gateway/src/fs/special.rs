@@ -82,6 +82,7 @@ impl Filesystem {
             Ok(place) => place,
             Err(error) => return context.fail(responder, &error),
         };
+        let context = Context::below(context.op, &dir, &name);
         let this = self.this();
         let work = async move { this.put_special(&dir, &name, special).await };
         self.spawn(context, responder, work, |responder, entry| {

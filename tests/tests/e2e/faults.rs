@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -26,6 +27,7 @@ claims! {
         a_store_that_hangs_is_etimedout_and_the_next_fsync_publishes,
         a_full_store_is_edquot,
         what_is_lost_is_logged,
+        every_failed_answer_is_one_line_in_the_log,
         a_failed_upload_is_aborted,
         a_failed_part_is_sent_again,
         a_corrupted_body_is_never_given_out,
@@ -276,6 +278,57 @@ fn what_is_lost_is_logged(world: &World) {
             line.contains("ERROR") && line.contains("dir-less-file") && line.contains("4321")
         })
     });
+}
+
+/// With operation, key, errno, cause, and the store's request id.
+fn every_failed_answer_is_one_line_in_the_log(world: &World) {
+    let mount = world.mount();
+    for key in ["dir/old", "dir/open"] {
+        world.witness().put(key, b"body");
+    }
+    let file = File::options()
+        .append(true)
+        .open(mount.path("dir/open"))
+        .expect("open");
+    assert!(fs::metadata(mount.path("dir/old")).is_ok());
+    for on in [On::Put, On::Copy, On::Delete] {
+        let refuse = Effect::refuse(403, "AccessDenied");
+        world.demo().fault(on, None, refuse, None);
+    }
+    let mode = fs::Permissions::from_mode(0o600);
+    let refused = |result: std::io::Result<()>| {
+        let error = result.expect_err("it is refused");
+        assert_eq!(errno(&error), Errno::EACCES);
+    };
+    refused(fs::create_dir(mount.path("dir/made")));
+    refused(fs::rename(mount.path("dir/old"), mount.path("dir/new")));
+    refused(fs::set_permissions(mount.path("dir/old"), mode));
+    refused(fs::remove_file(mount.path("dir/old")));
+    refused((&file).write_all(b"more").and_then(|()| file.sync_all()));
+    for (op, key) in [
+        ("mkdir", "dir/made"),
+        ("rename", "dir/old"),
+        ("setattr", "dir/old"),
+        ("unlink", "dir/old"),
+        ("fsync", "dir/open"),
+    ] {
+        let wanted = [format!("op=\"{op}\""), format!("key=\"{key}")];
+        let log = mount.log();
+        let lines = log.iter();
+        let lines: Vec<_> = lines
+            .filter(|line| wanted.iter().all(|word| line.contains(word)))
+            .collect();
+        let [line] = lines[..] else {
+            panic!("{op} of {key}: {lines:?} in {log:#?}");
+        };
+        for word in ["errno=EACCES", "access denied", "AccessDenied", "request "] {
+            assert!(line.contains(word), "{word} is not in {line}");
+        }
+        // Rust's own view of an error is nobody's.
+        assert!(!line.contains(['{', '}']), "{line}");
+        assert_eq!(line.matches("AccessDenied").count(), 1, "{line}");
+    }
+    world.demo().heal();
 }
 
 fn a_failed_upload_is_aborted(world: &World) {
