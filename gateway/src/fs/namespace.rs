@@ -286,9 +286,10 @@ impl Filesystem {
         state.attr = state.attr.with_access(&metadata);
         state.metadata = Some(metadata);
         state.checked = state.checked.max(begun);
-        match state.attr.access() == told {
-            true => Ok(()),
-            false => Err(FsError::plain(libc::ESTALE)),
+        if state.attr.access() == told {
+            Ok(())
+        } else {
+            Err(FsError::plain(libc::ESTALE))
         }
     }
 
