@@ -12,6 +12,7 @@ use crate::logging;
 
 use super::{DoctorArgs, Exit, Failure, Host};
 
+mod keys;
 mod machine;
 mod store;
 

@@ -121,7 +121,7 @@ impl Filesystem {
                 hidden = odd.hidden,
                 shadowed = odd.shadowed,
                 example = odd.example,
-                "keys that cannot be shown as files here"
+                "keys that cannot be shown as files here; ackfs doctor names more"
             );
         }
         if let Some(whole) = lister.take_whole()

@@ -378,9 +378,17 @@ fn doctor_finds_a_good_store_good(world: &World) {
         ("AWS_ENDPOINT_URL_S3", &*world.endpoint()),
     ];
     let args = ["doctor", &source, &*dir.path().to_string_lossy()];
+    world.witness().put("dir//key", b"");
     let (code, output, words) = run_ackfs(&args, &env, TIME_MAX).expect("doctor ends");
     assert_eq!(code, Some(0), "{output}\n{words}");
-    for word in ["ok", "/dev/fuse", "conditional", "credentials"] {
+    let lines = [
+        "ok",
+        "/dev/fuse",
+        "conditional",
+        "credentials",
+        "\"dir//key\"",
+    ];
+    for word in lines {
         assert!(
             output.to_lowercase().contains(word),
             "{word} is in:\n{output}"

@@ -49,6 +49,7 @@ async fn ask(config: &Config) -> Vec<Check> {
             ];
             checks.push(checksums(config, &store, &found).await);
             checks.push(clock(found.endpoint_url.as_deref()));
+            checks.push(super::keys::check(&store, &config.source.prefix).await);
             checks
         }
         Err(error) => refused(config, &error),
