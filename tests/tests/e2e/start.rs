@@ -20,6 +20,7 @@ claims! {
         a_start_whose_probe_is_not_answered_ends_at_once_with_a_signal,
         the_first_process_of_a_container_can_be_stopped_while_it_starts,
         a_background_start_ends_with_the_command_that_waits_for_it,
+        a_cache_in_the_mounted_directory_is_refused,
         a_probe_that_is_not_answered_does_not_hold_the_start;
 }
 
@@ -187,6 +188,23 @@ fn a_background_start_ends_with_the_command_that_waits_for_it(_: &World) {
     assert!(wait(&mut child, AT_ONCE).is_some(), "the command has ended");
     crate::eventually("no socket is left", || place.is_without_sockets());
     place.assert_nothing_left();
+}
+
+/// It was written through the mount into the bucket, and the gateway waited for itself for ever.
+fn a_cache_in_the_mounted_directory_is_refused(world: &World) {
+    let dir = nursery::dir("mnt-");
+    let options = world.options().at(dir.path());
+    let refusal = world
+        .try_mount(options.cache(&dir.path().join("cache")))
+        .expect_err("this cannot be mounted");
+    assert_eq!(refusal.code, Some(73), "{refusal}");
+    assert_eq!(refusal.words.len(), 1, "{refusal}");
+    assert!(
+        refusal.words[0].contains("--cache-dir outside"),
+        "{refusal}"
+    );
+    assert!(!is_mounted(dir.path()));
+    assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0);
 }
 
 fn a_probe_that_is_not_answered_does_not_hold_the_start(world: &World) {
