@@ -8,11 +8,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::MntFlags;
 use nix::sys::statfs::{self, FsType, statfs};
 
 use crate::config::CacheConfig;
 use crate::config::host::lies_in;
+use crate::fuse::mount::umount;
 
 /// What our mounts are called in mountinfo: the filesystem's type and its subtype.
 pub const FS_TYPE: &str = "fuse.ackfs";
@@ -221,7 +222,7 @@ pub fn is_dead(dir: &Path) -> bool {
 /// # Errors
 /// The kernel's or fusermount3's refusal.
 pub fn detach(dir: &Path) -> io::Result<()> {
-    unmount_with(dir, MntFlags::MNT_DETACH, &["-u", "-z"])
+    umount(dir, MntFlags::MNT_DETACH)
 }
 
 /// Unmounts `dir` if nobody uses it.
@@ -229,29 +230,7 @@ pub fn detach(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// `ResourceBusy` if somebody does; the kernel's or fusermount3's other refusals.
 pub fn unmount(dir: &Path) -> io::Result<()> {
-    unmount_with(dir, MntFlags::empty(), &["-u"])
-}
-
-fn unmount_with(dir: &Path, flags: MntFlags, helper_args: &[&str]) -> io::Result<()> {
-    match umount2(dir, flags | MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(()),
-        Err(Errno::EPERM) => {
-            let output = std::process::Command::new("fusermount3")
-                .args(helper_args)
-                .arg("--")
-                .arg(dir)
-                .output()?;
-            if output.status.success() {
-                return Ok(());
-            }
-            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            if why.contains("busy") {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
-            }
-            Err(io::Error::other(why))
-        }
-        Err(errno) => Err(errno.into()),
-    }
+    umount(dir, MntFlags::empty())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The life of a mount: ready, serving, drained, gone; and what is left when it dies.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +26,7 @@ claims! {
         the_ready_line_says_how_it_serves,
         an_unmounted_directory_ends_the_gateway,
         umount_waits_for_the_drain,
+        umount_leaves_a_mount_alone_that_is_in_use,
         a_drain_that_takes_too_long_lists_what_is_not_saved,
         a_second_signal_ends_it_at_once,
         a_draining_mount_takes_no_new_writers,
@@ -152,24 +153,23 @@ fn an_unmounted_directory_ends_the_gateway(world: &World) {
 fn umount_waits_for_the_drain(world: &World) {
     let mut mount = world.mount();
     let file = dirty(&mount, "file", &bytes(1, 50_000));
-    world.demo().fault(
-        On::Put,
-        None,
-        Effect::DelayBefore(Duration::from_millis(500)),
-        None,
-    );
+    let slow = Effect::DelayBefore(Duration::from_millis(500));
+    world.demo().fault(On::Put, None, slow, None);
     let dir = mount.dir().to_string_lossy().into_owned();
     let env = runtime_env(&mount);
-    let ended = run_ackfs(&["umount", &dir], &[("XDG_RUNTIME_DIR", &env)], TIME_MAX);
-    let (code, _, words) = ended.expect("umount ends");
-    assert_eq!(code, Some(0), "{words}");
-    assert!(!is_mounted(mount.dir()));
+    let umount = || run_ackfs(&["umount", &dir], &[("XDG_RUNTIME_DIR", &env)], TIME_MAX);
+    // Who has it open is not cut off, and what they wrote is saved.
+    let (code, _, words) = umount().expect("umount ends");
+    assert_eq!(code, Some(1), "{words}");
     assert_same(
         &world.witness().get("file").expect("there"),
         &bytes(1, 50_000),
         "file",
     );
     drop(file);
+    let (code, _, words) = umount().expect("umount ends");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!is_mounted(mount.dir()));
     assert_eq!(mount.wait(EXIT_MAX).code(), Some(0));
     // What is not a mount is refused in words.
     let (code, _, words) = run_ackfs(&["umount", &dir], &[], TIME_MAX).expect("umount ends");
@@ -178,6 +178,33 @@ fn umount_waits_for_the_drain(world: &World) {
         "nothing is mounted there"
     );
     assert!(words.contains(&dir), "{words}");
+}
+
+/// `ackfs umount` detached a busy mount, said nothing and cut its readers off, where umount(8) refuses.
+fn umount_leaves_a_mount_alone_that_is_in_use(world: &World) {
+    let mut mount = world.mount();
+    let body = bytes(1, 9 << 20);
+    world.witness().put("file", &body);
+    let mut reader = File::open(mount.path("file")).expect("open");
+    let mut seen = vec![0; 1 << 20];
+    reader.read_exact(&mut seen).expect("read");
+    let dir = mount.dir().to_string_lossy().into_owned();
+    let env = runtime_env(&mount);
+    let umount = || run_ackfs(&["umount", &dir], &[("XDG_RUNTIME_DIR", &env)], TIME_MAX);
+    let (code, _, words) = umount().expect("umount ends");
+    assert_eq!(code, Some(1), "{words}");
+    assert!(
+        words.contains("in use") && words.contains("--force"),
+        "{words}"
+    );
+    reader.read_to_end(&mut seen).expect("the reader reads on");
+    assert_same(&seen, &body, "file");
+    fs::write(mount.path("new"), "x").expect("writers are welcome");
+    drop(reader);
+    let (code, _, words) = umount().expect("umount ends");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!is_mounted(mount.dir()));
+    assert_eq!(mount.wait(EXIT_MAX).code(), Some(0));
 }
 
 fn a_drain_that_takes_too_long_lists_what_is_not_saved(world: &World) {
