@@ -69,7 +69,7 @@ struct MountArgs {
     #[command(flatten)]
     flags: Flags,
     /// Return when the mount serves, with its status and reason if it cannot; log lines go to
-    /// stderr if it is not a terminal [default: false]
+    /// stderr, or to syslog if that is a terminal [default: false]
     #[arg(long, help_heading = "Running")]
     background: bool,
     /// We are the child of `--background`.

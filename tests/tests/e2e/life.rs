@@ -32,6 +32,7 @@ claims! {
         a_draining_mount_takes_no_new_writers,
         a_background_mount_serves_when_the_command_returns,
         a_background_mount_that_fails_says_so,
+        a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere,
         stats_shows_what_happened,
         metrics_are_served,
         an_idle_gateway_uses_no_processor_time;
@@ -329,6 +330,35 @@ fn a_background_mount_that_fails_says_so(world: &World) {
     assert_eq!(code, Some(69), "{words}");
     assert!(words.contains("no-such-bucket"), "{words}");
     assert!(!is_mounted(dir.path()));
+}
+
+/// The lines went to /dev/null, also "lost: written, and not in the store", and nobody was told.
+fn a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere(world: &World) {
+    let (dir, runtime, cache) = (
+        nursery::dir("mnt-"),
+        nursery::dir("run-"),
+        nursery::dir("c-"),
+    );
+    let _unmounted = Unmounted(dir.path().to_owned());
+    let bucket = world.witness().bucket().to_owned();
+    let plain = background(world, dir.path(), &bucket, runtime.path(), cache.path());
+    let mut words = vec![plain.get_program().to_string_lossy()];
+    words.extend(plain.get_args().map(|arg| arg.to_string_lossy()));
+    // script(1) gives it a terminal. No path of ours holds a blank.
+    let mut command = nursery::command(Path::new("script"));
+    clean(&mut command);
+    command.args(["-q", "-e", "-c", &words.join(" "), "/dev/null"]);
+    for (name, value) in plain.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let (code, output, _) = run(&mut command, TIME_MAX).expect("the command returns");
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("ready: "), "{output}");
+    let warned = output.contains("the log goes nowhere") && output.contains("2>FILE");
+    assert_eq!(warned, !Path::new("/dev/log").exists(), "{output}");
+    fs::write(dir.path().join("file"), "served").expect("it outlives its terminal");
 }
 
 fn stats_shows_what_happened(world: &World) {
