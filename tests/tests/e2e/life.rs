@@ -1,16 +1,16 @@
 //! The life of a mount: ready, serving, drained, gone; and what is left when it dies.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ackfs_tests::content::{assert_same, bytes};
 use ackfs_tests::demo::{Effect, On};
-use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, run, run_ackfs};
+use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, run, run_ackfs, wait};
 use ackfs_tests::posix::{close, errno};
 use ackfs_tests::{Mount, World, claims, nursery, process};
 use nix::errno::Errno;
@@ -34,6 +34,7 @@ claims! {
         a_background_mount_that_fails_says_so,
         a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere,
         stats_shows_what_happened,
+        a_watch_that_nobody_reads_ends,
         metrics_are_served,
         an_idle_gateway_uses_no_processor_time;
     ONE:
@@ -90,6 +91,12 @@ fn a_dead_mount_is_taken_over(world: &World) {
     // While the kernel takes the connection down it says so by other names.
     let gone = [Errno::ENOTCONN, Errno::ECONNABORTED, Errno::ECANCELED];
     assert!(gone.contains(&errno(&error)), "{error}");
+    let shown = dir.path().to_string_lossy();
+    let env = [("XDG_RUNTIME_DIR", &*runtime_env(&dead))];
+    let (code, _, words) = run_ackfs(&["stats", &shown], &env, TIME_MAX).expect("stats ends");
+    assert_eq!(code, Some(1), "{words}");
+    let wanted = ["dead mount", &*format!("ackfs umount {shown}")];
+    assert!(wanted.iter().all(|word| words.contains(word)), "{words}");
     let mount = world.mount_with(world.options().at(dir.path()));
     assert_eq!(fs::read(mount.path("file")).expect("read"), b"before");
     fs::write(mount.path("file"), "after").expect("write");
@@ -379,6 +386,29 @@ fn stats_shows_what_happened(world: &World) {
     assert_eq!(code, Some(0), "{words}");
     let (code, _, words) = run_ackfs(&["stats", "/"], &env, TIME_MAX).expect("stats ends");
     assert!(code.is_some_and(|code| code != 0), "/ is not ours: {words}");
+}
+
+/// `ackfs stats DIR --watch | head -1` never ended: that nobody reads was not noticed.
+fn a_watch_that_nobody_reads_ends(world: &World) {
+    let mount = world.mount();
+    let mut command = nursery::command(ackfs_bin());
+    clean(&mut command);
+    command
+        .args(["stats", &mount.dir().to_string_lossy(), "--watch=100ms"])
+        .env("XDG_RUNTIME_DIR", mount.runtime_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut watch = nursery::spawn(command).expect("it can be started");
+    let mut output = BufReader::new(watch.stdout.take().expect("stdout is a pipe"));
+    let mut line = String::new();
+    while !line.starts_with("--- ") {
+        line.clear();
+        assert!(output.read_line(&mut line).expect("read") > 0, "it goes on");
+    }
+    drop(output);
+    let ended = wait(&mut watch, EXIT_MAX);
+    let _ = watch.kill();
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
 }
 
 fn metrics_are_served(world: &World) {
