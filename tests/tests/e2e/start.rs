@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ackfs_tests::demo::{ACCESS_KEY, Effect, On, SECRET_KEY};
-use ackfs_tests::mount::{ackfs_bin, clean, is_mounted, wait};
-use ackfs_tests::{World, claims, nursery};
+use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, wait};
+use ackfs_tests::{Mount, World, claims, nursery};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -21,6 +21,7 @@ claims! {
         the_first_process_of_a_container_can_be_stopped_while_it_starts,
         a_background_start_ends_with_the_command_that_waits_for_it,
         a_cache_in_the_mounted_directory_is_refused,
+        credentials_that_may_not_write_are_told_of_at_the_mount,
         a_probe_that_is_not_answered_does_not_hold_the_start;
 }
 
@@ -205,6 +206,27 @@ fn a_cache_in_the_mounted_directory_is_refused(world: &World) {
     );
     assert!(!is_mounted(dir.path()));
     assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0);
+}
+
+/// The first to tell was the close() of somebody's file.
+fn credentials_that_may_not_write_are_told_of_at_the_mount(world: &World) {
+    let refusal = Effect::refuse(403, "AccessDenied");
+    let fault = world.demo().fault(On::Put, None, refusal, None);
+    let bucket = format!("s3://{}/", world.witness().bucket());
+    let told = |mount: &Mount| {
+        let words = ["s3:PutObject", "--read-only", &bucket];
+        let is_told = |line: &String| words.iter().all(|word| line.contains(word));
+        mount.log().iter().filter(|line| is_told(line)).count()
+    };
+    let mut mount = world.mount();
+    mount.signal(Signal::SIGTERM);
+    mount.wait(EXIT_MAX);
+    crate::eventually("the log has the line, once", || told(&mount) == 1);
+    let mut mount = world.mount_with(world.options().flags("--read-only"));
+    mount.signal(Signal::SIGTERM);
+    mount.wait(EXIT_MAX);
+    assert_eq!(told(&mount), 0, "nobody wants to write");
+    drop(fault);
 }
 
 fn a_probe_that_is_not_answered_does_not_hold_the_start(world: &World) {
