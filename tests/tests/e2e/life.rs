@@ -15,7 +15,8 @@ use ackfs_tests::posix::{close, errno};
 use ackfs_tests::{Mount, World, claims, nursery, process};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 claims! {
     EVERY:
@@ -39,7 +40,8 @@ claims! {
         an_idle_gateway_uses_no_processor_time;
     ONE:
         doctor_finds_a_good_store_good,
-        demo_shows_everything_and_ends_well;
+        demo_shows_everything_and_ends_well,
+        demo_that_is_interrupted_says_so;
 }
 
 const TIME_MAX: Duration = Duration::from_mins(2);
@@ -492,5 +494,41 @@ fn demo_shows_everything_and_ends_well(_world: &World) {
     let (code, output, words) = run_ackfs(&args, &env, TIME_MAX).expect("the tour ends");
     assert_eq!(code, Some(0), "{output}\n{words}");
     assert!(output.lines().count() >= 5, "{output}");
+    assert!(!is_mounted(dir.path()));
+}
+
+/// Ctrl-C reached the mount too: the tour found it gone, and said that a step did not hold, with status 0.
+fn demo_that_is_interrupted_says_so(_world: &World) {
+    let (dir, runtime) = (nursery::dir("mnt-"), nursery::dir("run-"));
+    let _unmounted = Unmounted(dir.path().to_owned());
+    fs::write(dir.path().join("hidden"), "x").expect("write");
+    // A process group of its own, as a shell makes for what it runs: Ctrl-C is sent to all of it.
+    let mut command = nursery::command(Path::new("setsid"));
+    clean(&mut command);
+    command
+        .arg(ackfs_bin())
+        .arg("demo")
+        .arg(dir.path())
+        .env("XDG_RUNTIME_DIR", runtime.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut demo = nursery::spawn(command).expect("it can be started");
+    let mut output = BufReader::new(demo.stdout.take().expect("stdout is a pipe"));
+    let mut shown = String::new();
+    while !shown.contains("\n4. ") {
+        assert!(output.read_line(&mut shown).expect("read") > 0, "{shown}");
+    }
+    killpg(Pid::from_raw(demo.id() as i32), Signal::SIGINT).expect("it lives");
+    let ended = wait(&mut demo, EXIT_MAX);
+    let _ = demo.kill();
+    output.read_to_string(&mut shown).expect("read");
+    let mut words = String::new();
+    let mut errors = demo.stderr.take().expect("stderr is a pipe");
+    errors.read_to_string(&mut words).expect("read");
+    assert_eq!(ended.and_then(|status| status.code()), Some(130), "{words}");
+    assert!(!shown.contains("DID NOT HOLD"), "{shown}");
+    assert!(words.contains("interrupted"), "{words}");
+    assert!(words.contains("is not empty"), "{words}");
     assert!(!is_mounted(dir.path()));
 }
