@@ -109,11 +109,22 @@ pub enum WriteError {
     Store(#[from] StoreError),
     /// The staging file could not take or give bytes; ENOSPC if there is no room for dirty bytes,
     /// on disk or, without staging, in memory.
-    #[error("no room for written bytes, or the staging file failed")]
+    #[error("{}", staging_words(.0))]
     Staging(#[source] std::io::Error),
     /// Past the largest object that the store takes (5 TiB).
     #[error("past the largest object that the store takes")]
     TooLarge,
+}
+
+/// What failed, and what mends it; the system's own words follow.
+fn staging_words(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            "no room for written bytes; free some on the disk of --cache-dir or name another; without \
+             one (--cache-size 0) they have to fit into half of --memory"
+        }
+        _ => "the staging file failed; check the disk of --cache-dir or name another",
+    }
 }
 
 /// Makes [`DirtyFile`]s; one per mount.

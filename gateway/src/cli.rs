@@ -40,7 +40,10 @@ enum Command {
     #[command(after_help = exit::HELP, allow_negative_numbers = true)]
     Mount(MountArgs),
     /// Save everything that is dirty and unmount DIR; also detaches dead mounts.
-    #[command(after_help = exit::HELP)]
+    ///
+    /// A mount that somebody uses stays, as with umount(8), and so does one that cannot be saved
+    /// within its --drain-timeout.
+    #[command(after_help = exit::UMOUNT_HELP)]
     Umount(UmountArgs),
     /// Show what a mount does: operations, hits, dirty files, requests to the store.
     Stats(StatsArgs),
@@ -66,7 +69,7 @@ struct MountArgs {
     #[command(flatten)]
     flags: Flags,
     /// Return when the mount serves, with its status and reason if it cannot; log lines go to
-    /// stderr if it is not a terminal [default: false]
+    /// stderr, or to syslog if that is a terminal [default: false]
     #[arg(long, help_heading = "Running")]
     background: bool,
     /// We are the child of `--background`.
@@ -81,7 +84,7 @@ struct MountArgs {
 struct UmountArgs {
     /// The mounted directory
     dir: PathBuf,
-    /// Do not wait: what is not saved is listed and lost
+    /// Do not wait for anything: what is open is cut off, what is not saved is listed and lost
     #[arg(long)]
     force: bool,
 }

@@ -22,6 +22,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::digest;
+use crate::config::host::lies_in;
 
 pub use self::client::Client;
 pub use self::words::{Answer, Ask, Progress, Status, UnsavedFile, files};
@@ -56,13 +57,13 @@ pub struct Socket {
 
 impl Socket {
     /// Makes the socket of the mount on `dir`, which is resolved, in the first of `runtime_dirs`
-    /// that can be had. Runs inside a tokio runtime.
+    /// that can be had and that the mount does not hide. Runs inside a tokio runtime.
     ///
     /// # Errors
     /// No directory can be had, or a living daemon serves `dir` already.
     pub fn bind(runtime_dirs: &[PathBuf], dir: &Path) -> io::Result<Self> {
-        let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for runtime_dir in runtime_dirs {
+        let mut failure = io::Error::other("the mount would hide it");
+        for runtime_dir in beside(runtime_dirs, dir) {
             match Self::bind_in(runtime_dir, dir) {
                 Ok(socket) => return Ok(socket),
                 // Another directory would only hide that there are two.
@@ -162,6 +163,14 @@ async fn converse(stream: UnixStream, daemon: mpsc::Sender<Asked>) -> io::Result
         }
     }
     write.shutdown().await
+}
+
+/// Those of `runtime_dirs` that do not lie in `dir`: a socket there would be made before the mount,
+/// hidden by it, and looked for through it, in the bucket.
+fn beside<'a>(runtime_dirs: &'a [PathBuf], dir: &Path) -> impl Iterator<Item = &'a PathBuf> {
+    runtime_dirs
+        .iter()
+        .filter(move |runtime_dir| !lies_in(runtime_dir, dir))
 }
 
 /// The socket's path for the mount on `dir`.
@@ -269,6 +278,21 @@ mod tests {
         assert_eq!(std::fs::read_dir(&dirs[0]).unwrap().count(), 0);
         let none = Client::connect(&dirs, Path::new("/mnt")).unwrap();
         assert!(none.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_runtime_directory_that_the_mount_hides_is_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        let mnt = root.path().canonicalize().unwrap().join("mnt");
+        let dirs = [mnt.join("run"), root.path().join("run")];
+        let socket = Socket::bind(&dirs, &mnt).unwrap();
+        assert!(!dirs[0].exists() && dirs[1].exists());
+        // The first one is the same in a dead mount: connecting there would fail by other words.
+        std::fs::write(&mnt, "").unwrap();
+        assert!(Client::connect(&dirs, &mnt).unwrap().is_some());
+        drop(socket);
+        let error = Socket::bind(&dirs[..1], &mnt).unwrap_err();
+        assert!(error.to_string().contains("hide"), "{error}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

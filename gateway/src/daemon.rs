@@ -194,6 +194,7 @@ impl Daemon {
         if mounts::check(&dir)? {
             tracing::warn!(dir = %dir.display(), "the directory is not empty; the mount hides what is in it");
         }
+        mounts::check_cache(&dir, &config.cache)?;
         raise_descriptors();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()

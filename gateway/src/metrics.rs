@@ -217,9 +217,10 @@ const LABELLED: [(&str, Unit, &str, bool); 8] = [
      "1, with what close() means here and why it is not release.", false),
     ("ackfs_fuse_requests_total", Unit::Count, "The kernel's requests by operation.", true),
     ("ackfs_fuse_errors_total", Unit::Count,
-     "Of these, answered by an errno; a missing name is one.", true),
+     "Of these, answered by an errno; a look-up that finds no name is answered without one.", true),
     ("ackfs_store_requests_total", Unit::Count,
-     "Requests to the store by kind and outcome: ok, retried, failed.", true),
+     "Requests to the store by kind and outcome: ok, absent (there is no such object), changed (a \
+      condition did not hold), retried, failed.", true),
     ("ackfs_store_requests_in_flight", Unit::Count, "Requests under way by lane.", false),
     ("ackfs_store_requests_waiting", Unit::Count, "Requests that wait for their turn, by lane.", false),
 ];
@@ -322,6 +323,8 @@ impl Metrics {
         for kind in &now.store.kinds {
             let outcomes = [
                 ("ok", kind.ok),
+                ("absent", kind.absent),
+                ("changed", kind.changed),
                 ("retried", kind.retried),
                 ("failed", kind.failed),
             ];
@@ -434,16 +437,13 @@ impl Metrics {
 
     fn store_of(&self, stats: &StoreStats) -> Vec<StoreReport> {
         let latencies = self.requests.read();
-        let asked = stats
-            .kinds
-            .iter()
-            .filter(|kind| kind.ok + kind.retried + kind.failed > 0);
+        let asked = stats.kinds.iter().filter(|kind| kind.total() > 0);
         asked
             .map(|kind| {
                 let (p50_seconds, p99_seconds) = quantiles(&latencies, kind.kind.as_str());
                 StoreReport {
                     name: kind.kind.as_str().to_owned(),
-                    count: kind.ok + kind.retried + kind.failed,
+                    count: kind.total(),
                     errors: kind.failed,
                     retries: kind.retried,
                     p50_seconds,

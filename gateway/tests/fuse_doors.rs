@@ -391,6 +391,8 @@ fn unmount_ends_every_thread(transport: Transport) {
 fn a_busy_mount_goes_on_until_its_last_file_is_closed(transport: Transport) {
     let mount = Fixture::new(transport);
     let mut file = File::open(mount.path("file2")).expect("it opens");
+    assert!(!mount.mounted.unmount_idle().expect("busy is no error"));
+    assert!(mount.path("file2").exists(), "and nothing has happened");
     let unmounted = mount.mounted.unmount(false).expect("busy is no error");
     assert_eq!(unmounted, Unmounted::Detached);
     assert!(!mount.path("file2").exists(), "the directory is free");
@@ -475,7 +477,8 @@ fn a_refused_register_falls_back_to_the_device() {
     let stats = mount.mounted.stats();
     assert_eq!(stats.slots, 0);
     assert_eq!(stats.device_requests, stats.requests_total());
-    let unmounted = mount.mounted.unmount(false).expect("it is idle");
+    assert!(mount.mounted.unmount_idle().expect("it is idle"));
+    let unmounted = mount.mounted.unmount(false).expect("twice is once");
     assert_eq!(unmounted, Unmounted::Ended);
 }
 

@@ -140,6 +140,16 @@ fn is_full(error: &WriteError) -> bool {
     matches!(error, WriteError::Staging(error) if error.raw_os_error() == Some(libc::ENOSPC))
 }
 
+/// The log line said that there was no room, and not what makes some.
+#[test]
+fn an_error_without_room_names_what_makes_room() {
+    let words = |errno| WriteError::Staging(std::io::Error::from_raw_os_error(errno)).to_string();
+    for flag in ["--cache-dir", "--cache-size 0", "--memory"] {
+        assert!(words(libc::ENOSPC).contains(flag), "{flag}");
+    }
+    assert!(words(libc::EIO).contains("--cache-dir"));
+}
+
 async fn publish(file: &DirtyFile) -> Result<Option<Published>, WriteError> {
     file.publish(Metadata::default()).await
 }

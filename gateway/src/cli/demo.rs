@@ -1,27 +1,28 @@
 //! `ackfs demo`: the promise of close(), shown with real operations. A store in this process on
 //! loopback, a mount of it by this same program in a process of its own, and a second S3 client that
 //! shares nothing with the gateway. Each step of the tour (`tour`) is done for real, timed, and checked;
-//! one that does not hold makes the status 1.
+//! one that does not hold makes the status 1, whatever comes after it. Ctrl-C before the tour's end is
+//! no such step: it ends with the status of the signal.
 //!
 //! With a terminal the mount stays until Ctrl-C; without one the command ends after the tour.
 //! Whatever happens, the mount is taken away and what was made is removed (`child`).
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Transport;
 use crate::control::{Answer, Ask, Client};
+use crate::daemon::mounts;
 use crate::demo::{DemoConfig, Server};
-use crate::logging::say;
+use crate::logging::{say, tell};
 use crate::metrics::Report;
 
 use self::child::{Child, Places};
-use self::tour::Tour;
+use self::tour::{Tour, Toured};
 use super::{DemoArgs, Exit, Failure, Host, doctor};
 
 mod child;
@@ -55,8 +56,13 @@ pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), Failure> {
         .block_on(server.create_bucket(BUCKET))
         .map_err(|error| failed("the demo store makes no bucket", error))?;
 
-    let places = Places::make(args.dir.as_deref())
-        .map_err(|error| failed("cannot make a directory to mount on", error))?;
+    let places = Places::make(args.dir.as_deref())?;
+    if mounts::check(&places.dir).is_ok_and(|holds_names| holds_names) {
+        let dir = places.dir.display();
+        tell(&format!(
+            "ackfs: {dir} is not empty; the mount hides what is in it until the demo ends"
+        ));
+    }
     let door = args.transport.unwrap_or(Transport::Auto);
     let child = Child::mount(host, &server.endpoint(), &keys, &places, door)?;
     let dir = places.dir.clone();
@@ -67,8 +73,9 @@ pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), Failure> {
     ));
 
     let tour = Tour::new(&runtime, &server, &keys, &dir, interrupted.clone());
-    let held = tour.run(|| report(host, &dir));
-    if held && io::stdin().is_terminal() && io::stdout().is_terminal() && !interrupted.is_set() {
+    let toured = tour.run(|| report(host, &dir));
+    let stays = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if toured == Toured::Held && stays && interrupted.by().is_none() {
         stay(&dir, &server.endpoint(), &keys);
         interrupted.wait();
     }
@@ -76,11 +83,10 @@ pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), Failure> {
     drop(places);
     // The store outlives the mount, whose last uploads go there.
     runtime.block_on(server.stop());
-    ended?;
-    if interrupted.is_set() || held {
-        Ok(())
-    } else {
-        Err(Failure::plain("a step of the tour did not hold"))
+    match toured {
+        Toured::Failed => Err(Failure::plain("a step of the tour did not hold")),
+        Toured::Interrupted(signal) => Err(Failure::new(signal, "interrupted")),
+        Toured::Held => ended,
     }
 }
 
@@ -108,44 +114,42 @@ fn report(host: &Host, dir: &Path) -> Result<Report, String> {
     }
 }
 
-/// Whether somebody wants the demo to end.
+/// Whether somebody wants the demo to end, and by which signal.
 #[derive(Debug, Clone, Default)]
-struct Interrupted {
-    set: Arc<AtomicBool>,
-    told: Arc<(parking_lot::Mutex<()>, parking_lot::Condvar)>,
-}
+struct Interrupted(Arc<OnceLock<Exit>>);
 
 impl Interrupted {
-    fn is_set(&self) -> bool {
-        self.set.load(Ordering::Acquire)
+    /// The status of the signal that came.
+    fn by(&self) -> Option<Exit> {
+        self.0.get().copied()
     }
 
-    fn set(&self) {
-        let _told = self.told.0.lock();
-        self.set.store(true, Ordering::Release);
-        self.told.1.notify_all();
+    fn set(&self, signal: Exit) {
+        // Only the first one counts.
+        let _ = self.0.set(signal);
     }
 
     fn wait(&self) {
-        let mut told = self.told.0.lock();
-        while !self.is_set() {
-            self.told.1.wait(&mut told);
-        }
+        self.0.wait();
     }
 }
 
-/// From here on Ctrl-C is a wish to end, not the end.
+/// From here on Ctrl-C is a wish to end, and a second one the end.
 async fn watch_signals() -> io::Result<Interrupted> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let interrupted = Interrupted::default();
     let told = interrupted.clone();
-    tokio::spawn(async move {
+    let mut next = async move || {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => Exit::Terminated,
+            _ = interrupt.recv() => Exit::Interrupted,
         }
-        told.set();
+    };
+    tokio::spawn(async move {
+        told.set(next().await);
+        // The mount sees that we are gone and ends by itself.
+        std::process::exit(next().await as i32);
     });
     Ok(interrupted)
 }

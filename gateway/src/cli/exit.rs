@@ -63,6 +63,15 @@ Exit status:
  130  SIGINT came before it was mounted
  143  SIGTERM came before it was mounted";
 
+/// The text of `umount --help` about exit statuses.
+pub const UMOUNT_HELP: &str = "\
+Exit status:
+   0  unmounted with everything saved
+   1  not unmounted: nothing is mounted there, it is in use, or it may not be unmounted
+  64  bad command line
+  75  bytes that were written are not in the store; each file is listed, and whether it is still
+      mounted";
+
 /// A command that did not work: its status and what to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

@@ -14,7 +14,7 @@ use clap::ArgMatches;
 use crate::config::Config;
 use crate::control::files;
 use crate::daemon::{Daemon, End, StartError};
-use crate::logging;
+use crate::logging::{self, Syslog};
 use crate::s3::ConnectErrorKind;
 
 use super::{Exit, Failure, Host, MountArgs};
@@ -32,9 +32,11 @@ pub(super) fn run(
         return start_in_background(argv);
     }
     let config = Config::load(args.source, &args.dir, matches, host)?;
-    logging::start(&config.log);
     if args.in_background {
+        logging::start_plain(&config.log);
         leave_directory();
+    } else {
+        logging::start(&config.log);
     }
     let daemon = Daemon::start(&config)?;
     if args.with_parent {
@@ -44,6 +46,11 @@ pub(super) fn run(
         // Not before: Ctrl-C at the command that waits for us is meant for us too.
         leave_terminal();
     }
+    let log = if args.in_background {
+        Log::choose()
+    } else {
+        Log::Stays
+    };
     let said = logging::try_say(&daemon.ready().to_string());
     if args.in_background {
         if let Err(error) = said {
@@ -51,7 +58,7 @@ pub(super) fn run(
             let message = format!("the command that started it is gone ({error}); unmounted");
             return ended.and(Err(Failure::plain(message)));
         }
-        leave_output();
+        leave_output(log);
     }
     finish(&daemon.run())
 }
@@ -178,9 +185,37 @@ fn leave_directory() {
     }
 }
 
+/// Where the log of a background process goes when it leaves its output.
+#[derive(Debug)]
+enum Log {
+    /// Where it went before.
+    Stays,
+    /// It went to a terminal that is left.
+    Moves(Syslog),
+    /// The same, and there is no syslog.
+    Ends,
+}
+
+impl Log {
+    /// Looks, and tells the terminal if nobody will hear of what happens from here.
+    fn choose() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::Stays;
+        }
+        if let Some(syslog) = logging::find_syslog() {
+            return Self::Moves(syslog);
+        }
+        logging::tell(
+            "ackfs: the log goes nowhere from here, for this machine has no syslog: to keep it, \
+             start with 2>FILE, or without --background under a service manager",
+        );
+        Self::Ends
+    }
+}
+
 /// Whoever waits for the end of our output goes on. Log lines stay where they were sent, if that is
 /// not a terminal.
-fn leave_output() {
+fn leave_output(log: Log) {
     let Ok(null) = std::fs::File::options()
         .read(true)
         .write(true)
@@ -189,9 +224,12 @@ fn leave_output() {
         return;
     };
     let _ = nix::unistd::dup2_stdout(&null);
-    if std::io::stderr().is_terminal() {
-        let _ = nix::unistd::dup2_stderr(&null);
+    match log {
+        Log::Stays => return,
+        Log::Moves(syslog) => logging::move_to(syslog),
+        Log::Ends => {}
     }
+    let _ = nix::unistd::dup2_stderr(&null);
 }
 
 #[cfg(test)]

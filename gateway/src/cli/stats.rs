@@ -1,9 +1,11 @@
 //! `ackfs stats [DIR]`: what a mount does, read from its control socket. `--watch` shows it again and
-//! again with rates since the last time; `--json` prints the report as it came, one object a line.
+//! again with rates since the last time, and ends when nobody reads it any more; `--json` prints the
+//! report as it came, one object a line.
 
 use std::fmt::Write;
+use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::units::Size;
 use crate::control::{Answer, Ask, Client};
@@ -21,20 +23,36 @@ pub(super) fn run(args: &StatsArgs, host: &Host) -> Result<(), Failure> {
             "no mount of ackfs is served by this user: see ackfs mount",
         ));
     }
-    show(&reports, None, args.json)?;
+    let mut reading = show(&reports, None, args.json)?;
     let Some(pause) = args.watch else {
         return Ok(());
     };
     let pause = pause.0.max(Duration::from_millis(100));
-    loop {
+    while reading {
         let began = Instant::now();
         std::thread::sleep(pause);
         let now = collect(args.dir.as_deref(), host).unwrap_or_default();
         if now.is_empty() {
             return Ok(());
         }
-        show(&now, Some((&reports, began.elapsed())), args.json)?;
+        reading = (args.json || say(&between(SystemTime::now()))?)
+            && show(&now, Some((&reports, began.elapsed())), args.json)?;
         reports = now;
+    }
+    Ok(())
+}
+
+/// The line between two reports of one watch.
+fn between(now: SystemTime) -> String {
+    format!("--- {}\n", humantime::format_rfc3339_seconds(now))
+}
+
+/// Prints, and gives whether somebody still reads.
+fn say(text: &str) -> Result<bool, Failure> {
+    match logging::try_say(text) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::plain(format!("stdout takes no more: {error}"))),
     }
 }
 
@@ -47,31 +65,45 @@ fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, Failure> {
             .collect());
     };
     let shown = dir.display();
-    let failure = |error: std::io::Error| Failure::plain(format!("{shown}: {error}"));
+    let failure = |error: io::Error| Failure::plain(format!("{shown}: {error}"));
     let dir = mounts::resolve(dir).map_err(failure)?;
     match Client::connect(&dirs, &dir).map_err(failure)? {
         Some(client) => Ok(vec![ask(client).map_err(failure)?]),
-        None => Err(Failure::plain(format!(
-            "no ackfs of this user serves {shown}"
-        ))),
+        None => Err(Failure::plain(unserved(&dir))),
     }
 }
 
-fn ask(mut client: Client) -> std::io::Result<Report> {
+/// Why nobody answers for `dir`, which is resolved.
+fn unserved(dir: &Path) -> String {
+    let shown = dir.display();
+    let ours = |mount: mounts::Mount| mount.fs_type == mounts::FS_TYPE;
+    match mounts::on(dir).ok().flatten().is_some_and(ours) {
+        true if mounts::is_dead(dir) => format!(
+            "{shown} is a dead mount, its ackfs was killed: take it away with ackfs umount {shown}, \
+             or mount there again"
+        ),
+        true => format!(
+            "{shown} is served by an ackfs whose control socket is not in this user's runtime \
+             directory: ask as the user who mounted it, with the same XDG_RUNTIME_DIR"
+        ),
+        false => format!("no ackfs of this user serves {shown}: see ackfs mount"),
+    }
+}
+
+fn ask(mut client: Client) -> io::Result<Report> {
     client.ask(Ask::Stats)?;
     match client.answer()? {
         Some(Answer::Stats(report)) => Ok(*report),
-        other => Err(std::io::Error::other(format!(
-            "the daemon answered {other:?}"
-        ))),
+        other => Err(io::Error::other(format!("the daemon answered {other:?}"))),
     }
 }
 
+/// Prints the reports, and gives whether somebody still reads.
 fn show(
     reports: &[Report],
     before: Option<(&[Report], Duration)>,
     json: bool,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     for report in reports {
         let text = if json {
             serde_json::to_string(report).map_err(|error| Failure::plain(error.to_string()))?
@@ -82,9 +114,11 @@ fn show(
             });
             table(report, before)
         };
-        logging::say(&text);
+        if !say(&text)? {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The report for people; with the report before it and the time between, rates too.
@@ -338,6 +372,12 @@ mod tests {
         old.operations[0].count = 10;
         let text = table(&now, Some((&old, Duration::from_secs(2))));
         assert!(text.contains("50.0\n"), "{text}");
+    }
+
+    #[test]
+    fn the_time_stands_between_two_reports() {
+        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        assert_eq!(between(then), "--- 1970-01-02T00:00:00Z\n");
     }
 
     #[test]

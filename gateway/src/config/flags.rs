@@ -69,7 +69,8 @@ pub struct Flags {
     /// endpoint [default: $XDG_CACHE_HOME/ackfs or ~/.cache/ackfs; /var/cache/ackfs as root]
     #[arg(long, value_name = "DIR", help_heading = CACHE)]
     pub cache_dir: Option<PathBuf>,
-    /// How many bytes of objects the cache directory may hold, 0 for no disk cache and no staging
+    /// How many bytes of objects the cache directory may hold, 0 for no disk cache and no staging:
+    /// then what is written and not yet closed has to fit into half of --memory, else ENOSPC
     /// [default: 10GiB or a tenth of the free space, whichever is less]
     #[arg(long, value_name = "SIZE", help_heading = CACHE)]
     pub cache_size: Option<Size>,

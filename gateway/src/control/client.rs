@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::{Answer, Ask, PATIENCE, at_short, path_in, remove};
+use super::{Answer, Ask, PATIENCE, at_short, beside, path_in, remove};
 
 /// A connection to a daemon, for commands. Blocks.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl Client {
     /// # Errors
     /// A daemon is there and refuses us.
     pub fn connect(runtime_dirs: &[PathBuf], dir: &Path) -> io::Result<Option<Self>> {
-        for runtime_dir in runtime_dirs {
+        for runtime_dir in beside(runtime_dirs, dir) {
             if let Some(client) = Self::open(&path_in(runtime_dir, dir))? {
                 return Ok(Some(client));
             }

@@ -5,7 +5,7 @@
 //! ```text
 //! SIGTERM, SIGINT    writers refused -> drained -> unmounted (busy: detached) -> drained -> ended
 //! ackfs umount       drained (too long: told so, and everything goes on)
-//!                    -> writers refused -> unmounted (busy: detached) -> drained -> ended
+//!                    -> unmounted (busy: told so, and everything goes on) -> drained -> ended
 //! umount(8)          connection ended -> drained -> ended
 //! --force, or a second signal: no more waiting at any of these
 //! ```
@@ -101,8 +101,6 @@ impl Ended {
 /// What makes a mount end.
 enum Cause {
     Signal(&'static str),
-    /// `ackfs umount`, after a drain.
-    Asked,
     /// Nothing is mounted any more.
     Unmounted,
     /// Asked for with `--force`.
@@ -157,14 +155,8 @@ impl Daemon {
                 }
                 Ask::Unmount { force: false } => {
                     self.waiting.push(asked.answers);
-                    match self.drain_for_umount().await {
-                        Ok(cause) => return cause,
-                        Err(unsaved) => {
-                            for answers in self.waiting.drain(..) {
-                                let unsaved = unsaved.clone();
-                                let _ = answers.try_send(Answer::StillMounted { unsaved });
-                            }
-                        }
+                    if let Some(cause) = self.unmount_if_idle().await {
+                        return cause;
                     }
                 }
                 _ => self.answer(asked),
@@ -172,15 +164,25 @@ impl Daemon {
         }
     }
 
-    /// Drains for `ackfs umount`. If everything is saved the mount is to end; else it goes on, and
-    /// the error says what is not saved: as long as it is mounted, nothing is lost.
-    async fn drain_for_umount(&mut self) -> Result<Cause, Vec<UnsavedFile>> {
-        match self.drain().await {
-            Drained::Saved => Ok(Cause::Asked),
-            Drained::TooLong => Err(self.unsaved()),
-            Drained::Signal(name) => Ok(Cause::Signal(name)),
-            Drained::Forced => Ok(Cause::Forced),
+    /// Drains for `ackfs umount`, and unmounts. What is not saved or in use stays mounted, so that
+    /// nothing is lost and nobody cut off; whoever asked is told, and everything goes on.
+    async fn unmount_if_idle(&mut self) -> Option<Cause> {
+        let answer = match self.drain().await {
+            Drained::Saved => match self.unmount_idle().await {
+                Ok(true) => return Some(Cause::Unmounted),
+                Ok(false) => failed("in use: close the files that are open in it, or add --force"),
+                Err(why) => failed(&why),
+            },
+            Drained::TooLong => Answer::StillMounted {
+                unsaved: self.unsaved(),
+            },
+            Drained::Signal(name) => return Some(Cause::Signal(name)),
+            Drained::Forced => return Some(Cause::Forced),
+        };
+        for answers in self.waiting.drain(..) {
+            let _ = answers.try_send(answer.clone());
         }
+        None
     }
 
     fn answer(&self, asked: Asked) {
@@ -206,11 +208,6 @@ impl Daemon {
                 let cut = matches!(drained, Drained::Signal(_) | Drained::Forced);
                 self.unmount(cut).await;
                 matches!(drained, Drained::Saved)
-            }
-            Cause::Asked => {
-                tracing::info!("everything is saved; unmounting");
-                self.unmount(false).await;
-                true
             }
             Cause::Forced => {
                 self.unmount(true).await;
@@ -315,6 +312,14 @@ impl Daemon {
             .collect()
     }
 
+    /// Whether nothing is mounted any more; `Err` says why it cannot be taken away.
+    async fn unmount_idle(&self) -> Result<bool, String> {
+        let mounted = self.parts.mounted.clone();
+        let unmounted = tokio::task::spawn_blocking(move || mounted.unmount_idle()).await;
+        let unmounted = unmounted.map_err(|error| error.to_string())?;
+        unmounted.map_err(|error| error.to_string())
+    }
+
     async fn unmount(&self, force: bool) {
         let mounted = self.parts.mounted.clone();
         let unmounted = tokio::task::spawn_blocking(move || mounted.unmount(force)).await;
@@ -323,6 +328,12 @@ impl Daemon {
             Ok(Err(error)) => tracing::error!(%error, "the mount stays behind"),
             Err(error) => tracing::error!(%error, "the unmount failed"),
         }
+    }
+}
+
+fn failed(why: &str) -> Answer {
+    Answer::Failed {
+        message: why.to_owned(),
     }
 }
 

@@ -8,7 +8,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::MntFlags;
+use nix::sys::statfs::{self, FsType, statfs};
+
+use crate::config::CacheConfig;
+use crate::config::host::lies_in;
+use crate::fuse::mount::umount;
 
 /// What our mounts are called in mountinfo: the filesystem's type and its subtype.
 pub const FS_TYPE: &str = "fuse.ackfs";
@@ -115,6 +120,18 @@ pub enum DirError {
         "{0} already has {1} ({2}) mounted on it: unmount that first, or name another directory"
     )]
     Mounted(PathBuf, String, String),
+    /// It is one that the gateway itself, or the whole machine, works with.
+    #[error(
+        "{0} is {1}, which ackfs itself needs: a mount would hide it; name an empty directory of \
+         your own"
+    )]
+    Needed(PathBuf, &'static str),
+    /// The cache would go through the mount into the bucket.
+    #[error(
+        "the cache directory {1} lies in {0}: the cache would be written through the mount; give a \
+         --cache-dir outside of it, or --cache-size 0"
+    )]
+    HoldsCache(PathBuf, PathBuf),
     /// It cannot be looked at.
     #[error("{0}: {1}")]
     Io(PathBuf, #[source] io::Error),
@@ -149,14 +166,53 @@ pub fn check(dir: &Path) -> Result<bool, DirError> {
     if !metadata.is_dir() {
         return Err(DirError::NotADirectory(dir.to_owned()));
     }
+    if let Some(what) = needed(dir) {
+        return Err(DirError::Needed(dir.to_owned(), what));
+    }
     // A directory that may not be listed can be mounted on all the same.
     Ok(std::fs::read_dir(dir).is_ok_and(|mut names| names.next().is_some()))
+}
+
+/// Looks whether the room that `cache` speaks of would lie in `dir`, which is resolved. The gateway
+/// would wait for itself then.
+///
+/// # Errors
+/// `HoldsCache`.
+pub fn check_cache(dir: &Path, cache: &CacheConfig) -> Result<(), DirError> {
+    if cache.size > 0 && lies_in(&cache.dir, dir) {
+        return Err(DirError::HoldsCache(dir.to_owned(), cache.dir.clone()));
+    }
+    Ok(())
+}
+
+/// Filesystems that the kernel speaks through. A mount on one of them hides from every process what
+/// it asks the kernel there: we look for our own mount in /proc, and for its readahead in /sys.
+const KERNEL_OWN: [(FsType, &str); 6] = [
+    (statfs::PROC_SUPER_MAGIC, "a directory of procfs"),
+    (statfs::SYSFS_MAGIC, "a directory of sysfs"),
+    (statfs::CGROUP_SUPER_MAGIC, "a directory of cgroupfs"),
+    (statfs::CGROUP2_SUPER_MAGIC, "a directory of cgroupfs"),
+    (statfs::DEBUGFS_MAGIC, "a directory of debugfs"),
+    (statfs::SECURITYFS_MAGIC, "a directory of securityfs"),
+];
+
+/// What `dir` is, if nothing may be mounted over it.
+fn needed(dir: &Path) -> Option<&'static str> {
+    if dir == Path::new("/") {
+        return Some("the root of all directories");
+    }
+    if dir == Path::new("/dev") {
+        return Some("the directory of devices");
+    }
+    let fs_type = statfs(dir).ok()?.filesystem_type();
+    let known = KERNEL_OWN.into_iter().find(|(own, _)| *own == fs_type);
+    known.map(|(_, what)| what)
 }
 
 /// Whether the server of the FUSE mount on `dir` is gone.
 pub fn is_dead(dir: &Path) -> bool {
     // ECONNABORTED is what a request gets that was under way when the server went.
-    let asked = nix::sys::statfs::statfs(dir);
+    let asked = statfs(dir);
     matches!(asked, Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
@@ -166,7 +222,7 @@ pub fn is_dead(dir: &Path) -> bool {
 /// # Errors
 /// The kernel's or fusermount3's refusal.
 pub fn detach(dir: &Path) -> io::Result<()> {
-    unmount_with(dir, MntFlags::MNT_DETACH, &["-u", "-z"])
+    umount(dir, MntFlags::MNT_DETACH)
 }
 
 /// Unmounts `dir` if nobody uses it.
@@ -174,29 +230,7 @@ pub fn detach(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// `ResourceBusy` if somebody does; the kernel's or fusermount3's other refusals.
 pub fn unmount(dir: &Path) -> io::Result<()> {
-    unmount_with(dir, MntFlags::empty(), &["-u"])
-}
-
-fn unmount_with(dir: &Path, flags: MntFlags, helper_args: &[&str]) -> io::Result<()> {
-    match umount2(dir, flags | MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(()),
-        Err(Errno::EPERM) => {
-            let output = std::process::Command::new("fusermount3")
-                .args(helper_args)
-                .arg("--")
-                .arg(dir)
-                .output()?;
-            if output.status.success() {
-                return Ok(());
-            }
-            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            if why.contains("busy") {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
-            }
-            Err(io::Error::other(why))
-        }
-        Err(errno) => Err(errno.into()),
-    }
+    umount(dir, MntFlags::empty())
 }
 
 #[cfg(test)]
@@ -245,6 +279,46 @@ mod tests {
             check(&dir.join("file/x")),
             Err(DirError::NotADirectory(_))
         ));
+    }
+
+    /// `ackfs mount s3://data /proc` mounted, then hung where it looked for its own mount, and left a
+    /// dead /proc to the whole machine.
+    #[test]
+    fn what_the_machine_works_with_is_not_mounted_over() {
+        for dir in ["/", "/dev", "/proc", "/proc/self", "/proc/sys/fs", "/sys"] {
+            let refused = check(&resolve(Path::new(dir)).unwrap());
+            let Err(DirError::Needed(..)) = &refused else {
+                panic!("{dir}: {refused:?}");
+            };
+            let words = refused.unwrap_err().to_string();
+            assert_eq!(words.lines().count(), 1, "{words}");
+            assert!(words.contains("name an empty directory"), "{words}");
+        }
+    }
+
+    /// The gateway read and wrote its cache through its own mount, into the bucket, and hung.
+    #[test]
+    fn a_directory_that_holds_the_cache_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = resolve(root.path()).unwrap().join("mnt");
+        std::fs::create_dir(&dir).unwrap();
+        let mut cache = CacheConfig {
+            dir: dir.join("not/yet/there"),
+            dir_is_given: true,
+            size: 1,
+            memory: 0,
+            readahead_max: 0,
+            part_size: 0,
+        };
+        let error = check_cache(&dir, &cache).unwrap_err();
+        assert!(matches!(error, DirError::HoldsCache(..)), "{error}");
+        cache.size = 0;
+        assert!(check_cache(&dir, &cache).is_ok(), "nothing is written");
+        cache.size = 1;
+        cache.dir = root.path().join("cache");
+        assert!(check_cache(&dir, &cache).is_ok());
+        cache.dir = root.path().to_owned();
+        assert!(check_cache(&dir, &cache).is_ok(), "beside it, not in it");
     }
 
     #[test]

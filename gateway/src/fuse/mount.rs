@@ -10,6 +10,7 @@
 //! mount(dir, options)   probe -> rings prepared -> mount, INIT -> readahead      nothing is served yet
 //! serve(handler)        device thread(s) -> REGISTER everywhere, or fall back    requests flow
 //! wait()                until the kernel ends the connection and all threads have gone
+//! unmount_idle()        umount(2); busy: nothing happens
 //! unmount(force)        umount(2); busy: detached, lives on until the last file is closed
 //! ```
 
@@ -20,17 +21,16 @@ mod options;
 mod probe;
 mod release;
 mod threads;
+mod umount;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use fuser::{Config, MountOption, Session, SessionACL};
-use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::MntFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 use tracing::{info, warn};
@@ -45,6 +45,7 @@ pub use self::kernel::{BackingId, Kernel};
 pub use self::options::{MountOptions, Transport};
 pub use self::probe::{Unavailable, probe, switch};
 pub use self::release::{DISABLE_SYNC_RELEASE, NoSyncRelease, sync_release};
+pub use self::umount::umount;
 
 /// Why a directory could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +128,7 @@ pub struct TransportInfo {
 pub struct Mounted {
     dir: PathBuf,
     fd: OwnedFd,
-    /// fuser's session, for the unmount. Taken once; guards nothing else.
+    /// fuser's session, for the unmount. Taken once; held while the mount is taken away.
     session: Mutex<Option<Session<Init>>>,
     info: Mutex<TransportInfo>,
     options: MountOptions,
@@ -300,7 +301,7 @@ impl Mounted {
             return Ok(Unmounted::Ended);
         }
         if force {
-            let ended = self.detach(MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+            let ended = self.umount(MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
             forget(session);
             return ended.map(|()| Unmounted::Ended);
         }
@@ -311,7 +312,7 @@ impl Mounted {
             Ok(()) => Ok(Unmounted::Ended),
             Err(cause) => {
                 info!(dir = %self.dir.display(), %cause, "busy; detaching");
-                self.detach(MntFlags::MNT_DETACH)?;
+                self.umount(MntFlags::MNT_DETACH)?;
                 Ok(if self.connected() {
                     Unmounted::Detached
                 } else {
@@ -321,27 +322,36 @@ impl Mounted {
         }
     }
 
-    fn detach(&self, flags: MntFlags) -> Result<(), UnmountError> {
-        let failed = |source: io::Error| UnmountError {
-            dir: self.dir.clone(),
-            source,
-        };
-        match umount2(&self.dir, flags | MntFlags::UMOUNT_NOFOLLOW) {
-            // EINVAL: it is no mount any more, somebody was faster.
-            Ok(()) | Err(Errno::EINVAL) => Ok(()),
-            Err(Errno::EPERM) => {
-                let output = Command::new("fusermount3")
-                    .args(["-u", "-z", "--"])
-                    .arg(&self.dir)
-                    .output()
-                    .map_err(failed)?;
-                if output.status.success() {
-                    return Ok(());
+    /// Unmounts if nobody uses the directory, as umount(8) does. Gives whether nothing is mounted any
+    /// more; if somebody does, everything goes on as before. Must not be called from a handler. May
+    /// wait for the kernel to take its requests back.
+    ///
+    /// # Errors
+    /// The kernel or fusermount3 refused for another reason; everything goes on as before.
+    pub fn unmount_idle(&self) -> Result<bool, UnmountError> {
+        let mut session = self.session.lock();
+        if session.is_some() && self.connected() {
+            match self.umount(MntFlags::empty()) {
+                Err(refused) if refused.source.kind() == io::ErrorKind::ResourceBusy => {
+                    return Ok(false);
                 }
-                let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                Err(failed(io::Error::other(words)))
+                other => other?,
             }
-            Err(errno) => Err(failed(errno.into())),
+        }
+        if let Some(session) = session.take() {
+            forget(session);
+        }
+        Ok(true)
+    }
+
+    fn umount(&self, flags: MntFlags) -> Result<(), UnmountError> {
+        match umount(&self.dir, flags) {
+            // EINVAL: it is no mount any more, somebody was faster.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            other => other.map_err(|source| UnmountError {
+                dir: self.dir.clone(),
+                source,
+            }),
         }
     }
 

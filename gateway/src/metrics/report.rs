@@ -70,7 +70,7 @@ pub struct OperationReport {
     pub name: String,
     /// How many came.
     pub count: u64,
-    /// How many were answered by an errno; a missing name is one.
+    /// How many were answered by an errno; a look-up that finds no name is answered without one.
     pub errors: u64,
     /// Half of them were answered within this; a bound of a bucket.
     pub p50_seconds: f64,

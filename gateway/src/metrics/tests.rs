@@ -40,6 +40,8 @@ fn snapshot() -> Snapshot {
                 kind: Kind::Put,
                 ok: 5,
                 retried: 1,
+                absent: 3,
+                changed: 4,
                 failed: 2,
             }],
             lanes: vec![LaneStats {
@@ -67,6 +69,8 @@ fn the_page_has_every_room_and_only_described_names() {
         "ackfs_close_mode_info{mode=\"flush\",\
          reason=\"the kernel does not offer FUSE_SYNC_RELEASE\"} 1",
         "ackfs_release_publishes_total 4",
+        "ackfs_store_requests_total{kind=\"put\",outcome=\"absent\"} 3",
+        "ackfs_store_requests_total{kind=\"put\",outcome=\"changed\"} 4",
         "ackfs_store_requests_total{kind=\"put\",outcome=\"failed\"} 2",
         "ackfs_store_requests_in_flight{lane=\"upload\"} 4",
         "ackfs_read_hits_total 3",
@@ -123,7 +127,8 @@ fn the_report_has_counts_and_latencies() {
     assert_eq!(report.operations.len(), 1);
     assert_eq!(report.operations[0].count, 7);
     assert!((report.operations[0].p99_seconds - 0.003).abs() < 1e-9);
-    assert_eq!((report.store[0].count, report.store[0].retries), (8, 1));
+    assert_eq!((report.store[0].count, report.store[0].retries), (15, 1));
+    assert_eq!(report.store[0].errors, 2);
     assert!(report.write.oldest_dirty_seconds >= 60.0);
     assert_eq!(report.transport.name, "classic");
     assert_eq!(

@@ -187,7 +187,8 @@ impl Core {
             };
             let wait = backoff(attempts, failure.error.kind == StoreErrorKind::Throttled);
             if !again || Instant::now() + wait >= deadline {
-                self.recorder.request(call.kind, Outcome::Failed, latency);
+                let outcome = Outcome::of(&failure);
+                self.recorder.request(call.kind, outcome, latency);
                 failure.error.key = call.key.cloned();
                 if attempts > 1 {
                     failure.error.message = format!(

@@ -14,8 +14,8 @@
 use std::fmt;
 
 use ackfs_cache::object::Key;
-use ackfs_cache::store::{Condition, StoreErrorKind, StoreResult};
-use tracing::{debug, warn};
+use ackfs_cache::store::{Condition, StoreError, StoreErrorKind, StoreResult};
+use tracing::warn;
 
 use super::attempt::{Call, random};
 use super::connect::CHECK_MAX;
@@ -111,6 +111,7 @@ enum Seen {
     Refused,
     Ignored,
     Unsupported,
+    Denied(StoreError),
 }
 
 impl Core {
@@ -126,9 +127,12 @@ impl Core {
             "\"00000000000000000000000000000000\"",
         ));
         let found = match self.try_condition(&key, &impossible).await? {
-            None => None,
-            Some(Seen::Refused) => Some((Honoured::Yes, Honoured::Yes)),
-            Some(seen) => {
+            Seen::Denied(error) => {
+                self.warn_denied(&error);
+                None
+            }
+            Seen::Refused => Some((Honoured::Yes, Honoured::Yes)),
+            seen @ (Seen::Ignored | Seen::Unsupported) => {
                 if matches!(seen, Seen::Unsupported) {
                     // Something must be there for the second question.
                     self.try_condition(&key, &Condition::None).await?;
@@ -138,7 +142,7 @@ impl Core {
                     warn!(?key, %error, "the probe's empty object could not be removed");
                 }
                 match absent? {
-                    Some(Seen::Refused) => Some((Honoured::Yes, Honoured::No)),
+                    Seen::Refused => Some((Honoured::Yes, Honoured::No)),
                     _ => Some((Honoured::No, Honoured::No)),
                 }
             }
@@ -153,14 +157,27 @@ impl Core {
                 support.delete = Honoured::No;
                 warn_unsupported();
             }
-        } else {
-            debug!("this mount may not write here, so conditional writes were not probed");
         }
         Ok(*support)
     }
 
-    /// Writes an empty object under `condition`. `None` if writing is not allowed.
-    async fn try_condition(&self, key: &Key, condition: &Condition) -> StoreResult<Option<Seen>> {
+    /// Said once, at the mount: else every close is the first to tell.
+    fn warn_denied(&self, error: &StoreError) {
+        let who = if self.config.no_sign_request {
+            "requests without a signature"
+        } else {
+            "these credentials"
+        };
+        warn!(
+            %error,
+            "{who} may not write below s3://{}/{}: allow s3:PutObject, or give --read-only",
+            self.config.bucket,
+            self.prefix,
+        );
+    }
+
+    /// Writes an empty object under `condition`.
+    async fn try_condition(&self, key: &Key, condition: &Condition) -> StoreResult<Seen> {
         let (absent, matches) = match condition {
             Condition::None => (None, None),
             Condition::Absent => (Some("*".to_owned()), None),
@@ -192,11 +209,11 @@ impl Core {
             })
             .await;
         match ended.result {
-            Ok(_output) => Ok(Some(Seen::Ignored)),
+            Ok(_output) => Ok(Seen::Ignored),
             Err(failure) => match failure.error.kind {
-                StoreErrorKind::NotFound | StoreErrorKind::Changed => Ok(Some(Seen::Refused)),
-                StoreErrorKind::Denied => Ok(None),
-                StoreErrorKind::Rejected => Ok(Some(Seen::Unsupported)),
+                StoreErrorKind::NotFound | StoreErrorKind::Changed => Ok(Seen::Refused),
+                StoreErrorKind::Denied => Ok(Seen::Denied(failure.error)),
+                StoreErrorKind::Rejected => Ok(Seen::Unsupported),
                 _ => Err(failure.error),
             },
         }

@@ -5,8 +5,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use ackfs_cache::store::StoreErrorKind;
 use metrics::Histogram;
 
+use super::error::Failure;
 use super::lanes;
 
 /// What a request is about.
@@ -91,8 +93,19 @@ pub struct KindStats {
     pub ok: u64,
     /// Requests that failed and were sent again.
     pub retried: u64,
-    /// Requests that failed for good, "not there" and "changed" included.
+    /// Requests whose answer is that there is no such object.
+    pub absent: u64,
+    /// Requests whose answer is that the condition does not hold.
+    pub changed: u64,
+    /// Requests that failed for good.
     pub failed: u64,
+}
+
+impl KindStats {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.ok + self.retried + self.absent + self.changed + self.failed
+    }
 }
 
 /// What one lane is doing.
@@ -125,6 +138,8 @@ pub struct StoreStats {
 struct Counters {
     ok: AtomicU64,
     retried: AtomicU64,
+    absent: AtomicU64,
+    changed: AtomicU64,
     failed: AtomicU64,
 }
 
@@ -133,7 +148,23 @@ struct Counters {
 pub(super) enum Outcome {
     Ok,
     Retried,
+    Absent,
+    Changed,
     Failed,
+}
+
+impl Outcome {
+    /// That of a request which is not sent again. That an object is not there, or is another one, is
+    /// the answer to a question; that an upload is not there, or the bucket, is a failure.
+    pub(super) fn of(failure: &Failure) -> Self {
+        match (failure.error.kind, failure.code.as_deref()) {
+            (_, Some("NoSuchUpload")) => Outcome::Failed,
+            (_, Some("ConditionalRequestConflict")) => Outcome::Changed,
+            (StoreErrorKind::NotFound, _) => Outcome::Absent,
+            (StoreErrorKind::Changed, _) => Outcome::Changed,
+            _ => Outcome::Failed,
+        }
+    }
 }
 
 /// The counters themselves.
@@ -156,6 +187,8 @@ impl Recorder {
         match outcome {
             Outcome::Ok => &counters.ok,
             Outcome::Retried => &counters.retried,
+            Outcome::Absent => &counters.absent,
+            Outcome::Changed => &counters.changed,
             Outcome::Failed => &counters.failed,
         }
         .fetch_add(1, Relaxed);
@@ -190,6 +223,8 @@ impl Recorder {
                     kind,
                     ok: counters.ok.load(Relaxed),
                     retried: counters.retried.load(Relaxed),
+                    absent: counters.absent.load(Relaxed),
+                    changed: counters.changed.load(Relaxed),
                     failed: counters.failed.load(Relaxed),
                 })
                 .collect(),
@@ -212,6 +247,32 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::error::{Retry, judge};
+
+    /// A look for a name that is not there counted as a failure, and no alert on failures was of use.
+    #[test]
+    fn only_what_is_no_answer_has_failed() {
+        let outcome = |code: Option<&str>, status| {
+            let (kind, _) = judge(code, status);
+            let mut failure = Failure::new(kind, Retry::Never, "");
+            failure.code = code.map(str::to_owned);
+            Outcome::of(&failure)
+        };
+        for (code, status, wanted) in [
+            (None, 404, Outcome::Absent),
+            (Some("NoSuchKey"), 404, Outcome::Absent),
+            (None, 412, Outcome::Changed),
+            (Some("PreconditionFailed"), 412, Outcome::Changed),
+            (Some("ConditionalRequestConflict"), 409, Outcome::Changed),
+            (Some("NoSuchUpload"), 404, Outcome::Failed),
+            (Some("NoSuchBucket"), 404, Outcome::Failed),
+            (Some("AccessDenied"), 403, Outcome::Failed),
+            (Some("SlowDown"), 503, Outcome::Failed),
+            (None, 409, Outcome::Failed),
+        ] {
+            assert_eq!(outcome(code, status), wanted, "{code:?} {status}");
+        }
+    }
 
     #[test]
     fn kinds_stand_at_their_own_index() {

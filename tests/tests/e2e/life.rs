@@ -1,21 +1,22 @@
 //! The life of a mount: ready, serving, drained, gone; and what is left when it dies.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ackfs_tests::content::{assert_same, bytes};
 use ackfs_tests::demo::{Effect, On};
-use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, run, run_ackfs};
+use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, run, run_ackfs, wait};
 use ackfs_tests::posix::{close, errno};
 use ackfs_tests::{Mount, World, claims, nursery, process};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 claims! {
     EVERY:
@@ -26,17 +27,21 @@ claims! {
         the_ready_line_says_how_it_serves,
         an_unmounted_directory_ends_the_gateway,
         umount_waits_for_the_drain,
+        umount_leaves_a_mount_alone_that_is_in_use,
         a_drain_that_takes_too_long_lists_what_is_not_saved,
         a_second_signal_ends_it_at_once,
         a_draining_mount_takes_no_new_writers,
         a_background_mount_serves_when_the_command_returns,
         a_background_mount_that_fails_says_so,
+        a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere,
         stats_shows_what_happened,
+        a_watch_that_nobody_reads_ends,
         metrics_are_served,
         an_idle_gateway_uses_no_processor_time;
     ONE:
         doctor_finds_a_good_store_good,
-        demo_shows_everything_and_ends_well;
+        demo_shows_everything_and_ends_well,
+        demo_that_is_interrupted_says_so;
 }
 
 const TIME_MAX: Duration = Duration::from_mins(2);
@@ -88,6 +93,12 @@ fn a_dead_mount_is_taken_over(world: &World) {
     // While the kernel takes the connection down it says so by other names.
     let gone = [Errno::ENOTCONN, Errno::ECONNABORTED, Errno::ECANCELED];
     assert!(gone.contains(&errno(&error)), "{error}");
+    let shown = dir.path().to_string_lossy();
+    let env = [("XDG_RUNTIME_DIR", &*runtime_env(&dead))];
+    let (code, _, words) = run_ackfs(&["stats", &shown], &env, TIME_MAX).expect("stats ends");
+    assert_eq!(code, Some(1), "{words}");
+    let wanted = ["dead mount", &*format!("ackfs umount {shown}")];
+    assert!(wanted.iter().all(|word| words.contains(word)), "{words}");
     let mount = world.mount_with(world.options().at(dir.path()));
     assert_eq!(fs::read(mount.path("file")).expect("read"), b"before");
     fs::write(mount.path("file"), "after").expect("write");
@@ -152,24 +163,23 @@ fn an_unmounted_directory_ends_the_gateway(world: &World) {
 fn umount_waits_for_the_drain(world: &World) {
     let mut mount = world.mount();
     let file = dirty(&mount, "file", &bytes(1, 50_000));
-    world.demo().fault(
-        On::Put,
-        None,
-        Effect::DelayBefore(Duration::from_millis(500)),
-        None,
-    );
+    let slow = Effect::DelayBefore(Duration::from_millis(500));
+    world.demo().fault(On::Put, None, slow, None);
     let dir = mount.dir().to_string_lossy().into_owned();
     let env = runtime_env(&mount);
-    let ended = run_ackfs(&["umount", &dir], &[("XDG_RUNTIME_DIR", &env)], TIME_MAX);
-    let (code, _, words) = ended.expect("umount ends");
-    assert_eq!(code, Some(0), "{words}");
-    assert!(!is_mounted(mount.dir()));
+    let umount = || run_ackfs(&["umount", &dir], &[("XDG_RUNTIME_DIR", &env)], TIME_MAX);
+    // Who has it open is not cut off, and what they wrote is saved.
+    let (code, _, words) = umount().expect("umount ends");
+    assert_eq!(code, Some(1), "{words}");
     assert_same(
         &world.witness().get("file").expect("there"),
         &bytes(1, 50_000),
         "file",
     );
     drop(file);
+    let (code, _, words) = umount().expect("umount ends");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!is_mounted(mount.dir()));
     assert_eq!(mount.wait(EXIT_MAX).code(), Some(0));
     // What is not a mount is refused in words.
     let (code, _, words) = run_ackfs(&["umount", &dir], &[], TIME_MAX).expect("umount ends");
@@ -178,6 +188,33 @@ fn umount_waits_for_the_drain(world: &World) {
         "nothing is mounted there"
     );
     assert!(words.contains(&dir), "{words}");
+}
+
+/// `ackfs umount` detached a busy mount, said nothing and cut its readers off, where umount(8) refuses.
+fn umount_leaves_a_mount_alone_that_is_in_use(world: &World) {
+    let mut mount = world.mount();
+    let body = bytes(1, 9 << 20);
+    world.witness().put("file", &body);
+    let mut reader = File::open(mount.path("file")).expect("open");
+    let mut seen = vec![0; 1 << 20];
+    reader.read_exact(&mut seen).expect("read");
+    let dir = mount.dir().to_string_lossy().into_owned();
+    let env = runtime_env(&mount);
+    let umount = || run_ackfs(&["umount", &dir], &[("XDG_RUNTIME_DIR", &env)], TIME_MAX);
+    let (code, _, words) = umount().expect("umount ends");
+    assert_eq!(code, Some(1), "{words}");
+    assert!(
+        words.contains("in use") && words.contains("--force"),
+        "{words}"
+    );
+    reader.read_to_end(&mut seen).expect("the reader reads on");
+    assert_same(&seen, &body, "file");
+    fs::write(mount.path("new"), "x").expect("writers are welcome");
+    drop(reader);
+    let (code, _, words) = umount().expect("umount ends");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!is_mounted(mount.dir()));
+    assert_eq!(mount.wait(EXIT_MAX).code(), Some(0));
 }
 
 fn a_drain_that_takes_too_long_lists_what_is_not_saved(world: &World) {
@@ -304,6 +341,35 @@ fn a_background_mount_that_fails_says_so(world: &World) {
     assert!(!is_mounted(dir.path()));
 }
 
+/// The lines went to /dev/null, also "lost: written, and not in the store", and nobody was told.
+fn a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere(world: &World) {
+    let (dir, runtime, cache) = (
+        nursery::dir("mnt-"),
+        nursery::dir("run-"),
+        nursery::dir("c-"),
+    );
+    let _unmounted = Unmounted(dir.path().to_owned());
+    let bucket = world.witness().bucket().to_owned();
+    let plain = background(world, dir.path(), &bucket, runtime.path(), cache.path());
+    let mut words = vec![plain.get_program().to_string_lossy()];
+    words.extend(plain.get_args().map(|arg| arg.to_string_lossy()));
+    // script(1) gives it a terminal. No path of ours holds a blank.
+    let mut command = nursery::command(Path::new("script"));
+    clean(&mut command);
+    command.args(["-q", "-e", "-c", &words.join(" "), "/dev/null"]);
+    for (name, value) in plain.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let (code, output, _) = run(&mut command, TIME_MAX).expect("the command returns");
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("ready: "), "{output}");
+    let warned = output.contains("the log goes nowhere") && output.contains("2>FILE");
+    assert_eq!(warned, !Path::new("/dev/log").exists(), "{output}");
+    fs::write(dir.path().join("file"), "served").expect("it outlives its terminal");
+}
+
 fn stats_shows_what_happened(world: &World) {
     let mount = world.mount();
     fs::write(mount.path("file"), "x").expect("write");
@@ -322,6 +388,29 @@ fn stats_shows_what_happened(world: &World) {
     assert_eq!(code, Some(0), "{words}");
     let (code, _, words) = run_ackfs(&["stats", "/"], &env, TIME_MAX).expect("stats ends");
     assert!(code.is_some_and(|code| code != 0), "/ is not ours: {words}");
+}
+
+/// `ackfs stats DIR --watch | head -1` never ended: that nobody reads was not noticed.
+fn a_watch_that_nobody_reads_ends(world: &World) {
+    let mount = world.mount();
+    let mut command = nursery::command(ackfs_bin());
+    clean(&mut command);
+    command
+        .args(["stats", &mount.dir().to_string_lossy(), "--watch=100ms"])
+        .env("XDG_RUNTIME_DIR", mount.runtime_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut watch = nursery::spawn(command).expect("it can be started");
+    let mut output = BufReader::new(watch.stdout.take().expect("stdout is a pipe"));
+    let mut line = String::new();
+    while !line.starts_with("--- ") {
+        line.clear();
+        assert!(output.read_line(&mut line).expect("read") > 0, "it goes on");
+    }
+    drop(output);
+    let ended = wait(&mut watch, EXIT_MAX);
+    let _ = watch.kill();
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
 }
 
 fn metrics_are_served(world: &World) {
@@ -413,5 +502,41 @@ fn demo_shows_everything_and_ends_well(_world: &World) {
     let (code, output, words) = run_ackfs(&args, &env, TIME_MAX).expect("the tour ends");
     assert_eq!(code, Some(0), "{output}\n{words}");
     assert!(output.lines().count() >= 5, "{output}");
+    assert!(!is_mounted(dir.path()));
+}
+
+/// Ctrl-C reached the mount too: the tour found it gone, and said that a step did not hold, with status 0.
+fn demo_that_is_interrupted_says_so(_world: &World) {
+    let (dir, runtime) = (nursery::dir("mnt-"), nursery::dir("run-"));
+    let _unmounted = Unmounted(dir.path().to_owned());
+    fs::write(dir.path().join("hidden"), "x").expect("write");
+    // A process group of its own, as a shell makes for what it runs: Ctrl-C is sent to all of it.
+    let mut command = nursery::command(Path::new("setsid"));
+    clean(&mut command);
+    command
+        .arg(ackfs_bin())
+        .arg("demo")
+        .arg(dir.path())
+        .env("XDG_RUNTIME_DIR", runtime.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut demo = nursery::spawn(command).expect("it can be started");
+    let mut output = BufReader::new(demo.stdout.take().expect("stdout is a pipe"));
+    let mut shown = String::new();
+    while !shown.contains("\n4. ") {
+        assert!(output.read_line(&mut shown).expect("read") > 0, "{shown}");
+    }
+    killpg(Pid::from_raw(demo.id() as i32), Signal::SIGINT).expect("it lives");
+    let ended = wait(&mut demo, EXIT_MAX);
+    let _ = demo.kill();
+    output.read_to_string(&mut shown).expect("read");
+    let mut words = String::new();
+    let mut errors = demo.stderr.take().expect("stderr is a pipe");
+    errors.read_to_string(&mut words).expect("read");
+    assert_eq!(ended.and_then(|status| status.code()), Some(130), "{words}");
+    assert!(!shown.contains("DID NOT HOLD"), "{shown}");
+    assert!(words.contains("interrupted"), "{words}");
+    assert!(words.contains("is not empty"), "{words}");
     assert!(!is_mounted(dir.path()));
 }

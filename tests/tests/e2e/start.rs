@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ackfs_tests::demo::{ACCESS_KEY, Effect, On, SECRET_KEY};
-use ackfs_tests::mount::{ackfs_bin, clean, is_mounted, wait};
-use ackfs_tests::{World, claims, nursery};
+use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, wait};
+use ackfs_tests::{Mount, World, claims, nursery};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -20,6 +20,8 @@ claims! {
         a_start_whose_probe_is_not_answered_ends_at_once_with_a_signal,
         the_first_process_of_a_container_can_be_stopped_while_it_starts,
         a_background_start_ends_with_the_command_that_waits_for_it,
+        a_cache_in_the_mounted_directory_is_refused,
+        credentials_that_may_not_write_are_told_of_at_the_mount,
         a_probe_that_is_not_answered_does_not_hold_the_start;
 }
 
@@ -187,6 +189,44 @@ fn a_background_start_ends_with_the_command_that_waits_for_it(_: &World) {
     assert!(wait(&mut child, AT_ONCE).is_some(), "the command has ended");
     crate::eventually("no socket is left", || place.is_without_sockets());
     place.assert_nothing_left();
+}
+
+/// It was written through the mount into the bucket, and the gateway waited for itself for ever.
+fn a_cache_in_the_mounted_directory_is_refused(world: &World) {
+    let dir = nursery::dir("mnt-");
+    let options = world.options().at(dir.path());
+    let refusal = world
+        .try_mount(options.cache(&dir.path().join("cache")))
+        .expect_err("this cannot be mounted");
+    assert_eq!(refusal.code, Some(73), "{refusal}");
+    assert_eq!(refusal.words.len(), 1, "{refusal}");
+    assert!(
+        refusal.words[0].contains("--cache-dir outside"),
+        "{refusal}"
+    );
+    assert!(!is_mounted(dir.path()));
+    assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0);
+}
+
+/// The first to tell was the close() of somebody's file.
+fn credentials_that_may_not_write_are_told_of_at_the_mount(world: &World) {
+    let refusal = Effect::refuse(403, "AccessDenied");
+    let fault = world.demo().fault(On::Put, None, refusal, None);
+    let bucket = format!("s3://{}/", world.witness().bucket());
+    let told = |mount: &Mount| {
+        let words = ["s3:PutObject", "--read-only", &bucket];
+        let is_told = |line: &String| words.iter().all(|word| line.contains(word));
+        mount.log().iter().filter(|line| is_told(line)).count()
+    };
+    let mut mount = world.mount();
+    mount.signal(Signal::SIGTERM);
+    mount.wait(EXIT_MAX);
+    crate::eventually("the log has the line, once", || told(&mount) == 1);
+    let mut mount = world.mount_with(world.options().flags("--read-only"));
+    mount.signal(Signal::SIGTERM);
+    mount.wait(EXIT_MAX);
+    assert_eq!(told(&mount), 0, "nobody wants to write");
+    drop(fault);
 }
 
 fn a_probe_that_is_not_answered_does_not_hold_the_start(world: &World) {

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -31,30 +32,37 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Makes what is not there.
-    pub(super) fn make(dir: Option<&Path>) -> io::Result<Self> {
-        let root = nix::unistd::mkdtemp(&std::env::temp_dir().join("ackfs-demo-XXXXXX"))?;
-        let made = match dir {
-            Some(dir) => std::path::absolute(dir).map(|dir| (!dir.exists(), dir)),
-            None => Ok((true, root.join("mnt"))),
+    /// Makes what is not there, but for what stands above a `dir` that was given.
+    pub(super) fn make(dir: Option<&Path>) -> Result<Self, Failure> {
+        let refused = |error: io::Error| {
+            let message = format!("cannot make a directory to mount on: {error}");
+            Failure::new(Exit::CannotMount, message)
         };
-        let made = made.and_then(|(ours, dir)| {
-            if ours && !mounts::is_dead(&dir) {
-                std::fs::create_dir_all(&dir)?;
-            }
-            Ok((ours, mounts::resolve(&dir)?))
-        });
-        match made {
-            Ok((dir_is_ours, dir)) => Ok(Self {
-                dir,
-                dir_is_ours,
-                root,
-            }),
-            Err(error) => {
-                let _ = std::fs::remove_dir(&root);
-                Err(error)
-            }
+        let root = nix::unistd::mkdtemp(&std::env::temp_dir().join("ackfs-demo-XXXXXX"))
+            .map_err(|errno| refused(errno.into()))?;
+        // From here on dropping it removes what was made.
+        let mut places = Self {
+            dir: root.join("mnt"),
+            dir_is_ours: false,
+            root,
+        };
+        if let Some(dir) = dir {
+            places.dir = std::path::absolute(dir).map_err(refused)?;
         }
+        let dir = &places.dir;
+        if !dir.exists() && !mounts::is_dead(dir) {
+            std::fs::create_dir(dir).map_err(|error| match (error.kind(), dir.parent()) {
+                (io::ErrorKind::NotFound, Some(above)) => {
+                    let above = above.display();
+                    let message = format!("{above} does not exist: make it with mkdir -p {above}");
+                    Failure::new(Exit::CannotMount, message)
+                }
+                _ => refused(error),
+            })?;
+            places.dir_is_ours = true;
+        }
+        places.dir = mounts::resolve(&places.dir).map_err(refused)?;
+        Ok(places)
     }
 }
 
@@ -117,6 +125,8 @@ impl Child {
         }
         let mut process = command
             .args(args)
+            // Ctrl-C is for us: the mount serves until the tour has ended, and is ended then.
+            .process_group(0)
             .env("AWS_ACCESS_KEY_ID", access_key)
             .env("AWS_SECRET_ACCESS_KEY", secret_key)
             .env("AWS_CONFIG_FILE", "/dev/null")
@@ -157,7 +167,7 @@ impl Child {
 
     fn end(&mut self) -> io::Result<ExitStatus> {
         self.ended = true;
-        // Gone already if it was never ready, or if Ctrl-C reached it too.
+        // Gone already if it was never ready.
         let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
         let began = Instant::now();
         loop {
@@ -183,5 +193,31 @@ impl Drop for Child {
         if !self.ended {
             let _ = self.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `ackfs demo /nonexist/deep/dir` left /nonexist/deep behind.
+    #[test]
+    fn what_the_demo_makes_goes_with_it_and_it_makes_no_more() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("dir");
+        let places = Places::make(Some(&dir)).unwrap();
+        assert!(dir.is_dir() && places.root.is_dir());
+        let root = places.root.clone();
+        drop(places);
+        assert!(!dir.exists() && !root.exists());
+
+        let failure = Places::make(Some(&above.path().join("deep/dir"))).unwrap_err();
+        assert_eq!(failure.exit, Exit::CannotMount);
+        assert!(failure.message.contains("mkdir -p"), "{failure}");
+        assert_eq!(std::fs::read_dir(above.path()).unwrap().count(), 0);
+
+        std::fs::create_dir(&dir).unwrap();
+        drop(Places::make(Some(&dir)).unwrap());
+        assert!(dir.exists(), "it was there before");
     }
 }

@@ -20,13 +20,24 @@ use crate::demo::faults::{Effect, Rule};
 use crate::logging::say;
 use crate::metrics::Report;
 
-use super::{BUCKET, Interrupted, took};
+use super::{BUCKET, Exit, Interrupted, took};
 
 /// The object whose reading is timed, in MiB.
 const LARGE_MIB: usize = 256;
 const MIB: usize = 1 << 20;
 
 type Step = Result<String, String>;
+
+/// How a tour ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Toured {
+    /// All steps held.
+    Held,
+    /// One did not, or more.
+    Failed,
+    /// All held until a signal came, with its status.
+    Interrupted(Exit),
+}
 
 /// The tour, and both sides of the bucket.
 #[derive(Debug)]
@@ -64,8 +75,8 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Walks through all steps; `report` asks the mount how it is. True if all held.
-    pub(super) fn run(&self, report: impl Fn() -> Result<Report, String>) -> bool {
+    /// Walks through all steps; `report` asks the mount how it is.
+    pub(super) fn run(&self, report: impl Fn() -> Result<Report, String>) -> Toured {
         let steps: [(&str, &dyn Fn() -> Step); 5] = [
             (
                 "written through the mount, read by another client when close() returns",
@@ -78,21 +89,7 @@ impl<'a> Tour<'a> {
             }),
             ("the way to the kernel", &|| Ok(transport(&report()?))),
         ];
-        let mut held = true;
-        for (number, (what, step)) in steps.iter().enumerate() {
-            if self.interrupted.is_set() {
-                return false;
-            }
-            say(&format!("{}. {what}", number + 1));
-            match step() {
-                Ok(seen) => say(&format!("   ok: {seen}")),
-                Err(why) => {
-                    held = false;
-                    say(&format!("   DID NOT HOLD: {why}"));
-                }
-            }
-        }
-        held
+        walk(&steps, &self.interrupted)
     }
 
     fn written(&self) -> Step {
@@ -172,6 +169,9 @@ impl<'a> Tour<'a> {
         let began = Instant::now();
         let mut file = File::open(self.dir.join("large.bin")).map_err(words)?;
         for number in 0..LARGE_MIB {
+            if self.interrupted.by().is_some() {
+                return Err("there was no time for it".to_owned());
+            }
             file.read_exact(&mut buf).map_err(words)?;
             if buf != block(number) {
                 return Err(format!("MiB {number} differs"));
@@ -210,6 +210,33 @@ impl<'a> Tour<'a> {
     }
 }
 
+fn walk(steps: &[(&str, &dyn Fn() -> Step)], interrupted: &Interrupted) -> Toured {
+    let mut held = true;
+    let mut signal = None;
+    for (number, (what, step)) in steps.iter().enumerate() {
+        say(&format!("{}. {what}", number + 1));
+        let ended = step();
+        signal = interrupted.by();
+        match ended {
+            Ok(seen) => say(&format!("   ok: {seen}")),
+            // Cut short, not wrong.
+            Err(_) if signal.is_some() => {}
+            Err(why) => {
+                held = false;
+                say(&format!("   DID NOT HOLD: {why}"));
+            }
+        }
+        if signal.is_some() {
+            break;
+        }
+    }
+    match signal {
+        _ if !held => Toured::Failed,
+        Some(signal) => Toured::Interrupted(signal),
+        None => Toured::Held,
+    }
+}
+
 fn transport(report: &Report) -> String {
     let transport = &report.transport;
     match &*transport.reason {
@@ -236,4 +263,45 @@ fn explained<
     error: &SdkError<E, R>,
 ) -> String {
     format!("the other client failed: {}", DisplayErrorContext(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held() -> Step {
+        Ok("seen".to_owned())
+    }
+
+    fn failed() -> Step {
+        Err("not seen".to_owned())
+    }
+
+    #[test]
+    fn a_step_that_failed_counts_whatever_comes_after() {
+        let interrupted = Interrupted::default();
+        assert_eq!(walk(&[("a", &held)], &interrupted), Toured::Held);
+        let steps: [(&str, &dyn Fn() -> Step); 2] = [("a", &failed), ("b", &held)];
+        assert_eq!(walk(&steps, &interrupted), Toured::Failed);
+        let stopped = || {
+            interrupted.set(Exit::Interrupted);
+            failed()
+        };
+        let steps: [(&str, &dyn Fn() -> Step); 2] = [("a", &failed), ("b", &stopped)];
+        assert_eq!(walk(&steps, &interrupted), Toured::Failed);
+    }
+
+    /// It was a step that did not hold, and the status was 0.
+    #[test]
+    fn ctrl_c_ends_the_tour_and_is_no_step_that_failed() {
+        let interrupted = Interrupted::default();
+        let stopped = || {
+            interrupted.set(Exit::Interrupted);
+            failed()
+        };
+        let never = || panic!("the tour has ended");
+        let steps: [(&str, &dyn Fn() -> Step); 3] = [("a", &held), ("b", &stopped), ("c", &never)];
+        let wanted = Toured::Interrupted(Exit::Interrupted);
+        assert_eq!(walk(&steps, &interrupted), wanted);
+    }
 }

@@ -7,13 +7,12 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::MntFlags;
 use tracing::{info, warn};
 
-use super::MountError;
+use super::{MountError, umount};
 
 /// Our type in mountinfo.
 const FSTYPE: &str = "fuse.ackfs";
@@ -67,22 +66,11 @@ fn detach(dir: &Path) -> Result<(), MountError> {
         return Err(MountError::Dead(dir.to_owned()));
     }
     info!(dir = %place.display(), "detaching the dead mount of an earlier ackfs");
-    match umount2(&place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(()),
-        Err(Errno::EPERM) => {
-            let status = Command::new("fusermount3")
-                .args(["-u", "-z", "--"])
-                .arg(&place)
-                .status()
-                .map_err(failed)?;
-            if status.success() {
-                Ok(())
-            } else {
-                Err(MountError::Dead(dir.to_owned()))
-            }
-        }
-        Err(errno) => Err(failed(errno.into())),
-    }
+    umount(&place, MntFlags::MNT_DETACH).map_err(|error| match error.raw_os_error() {
+        Some(_) => failed(error),
+        // fusermount3 said no: somebody else mounted it.
+        None => MountError::Dead(dir.to_owned()),
+    })
 }
 
 /// The path of a directory that cannot be looked at: its parent's, and its name.
