@@ -116,7 +116,7 @@ pub enum DirError {
     )]
     Mounted(PathBuf, String, String),
     /// It cannot be looked at.
-    #[error("{0}: {1}")]
+    #[error("{0} cannot be looked at: {1}: name a directory that can be reached")]
     Io(PathBuf, #[source] io::Error),
 }
 
