@@ -406,9 +406,10 @@ fn decide_mount(flags: &Flags, host: &Host) -> Result<MountConfig, Unfit> {
 }
 
 /// What the libraries tell at info ackfs tells itself; their warnings are kept. Those of aws_config are
-/// about credentials and in Rust's debug format; the refusal that follows them says the same in words.
-const QUIET: &str =
-    "aws_config=error,aws_smithy_runtime=warn,aws_sdk_s3=warn,hyper_util=warn,fuser=warn";
+/// about credentials, those of the HTTP client about answers that are none, and both are in Rust's debug
+/// format; what fails by them says the same in words.
+const QUIET: &str = "aws_config=error,aws_smithy_http_client=error,aws_smithy_runtime=warn,\
+                     aws_sdk_s3=warn,hyper_util=warn,fuser=warn";
 
 fn decide_log_level(wanted: Option<String>, host: &Host) -> String {
     let level = wanted
@@ -416,7 +417,7 @@ fn decide_log_level(wanted: Option<String>, host: &Host) -> String {
         .unwrap_or_else(|| "info".to_owned());
     match level.as_str() {
         "info" => format!("info,{QUIET}"),
-        "warn" => "warn,aws_config=error".to_owned(),
+        "warn" => "warn,aws_config=error,aws_smithy_http_client=error".to_owned(),
         _ => level,
     }
 }

@@ -231,11 +231,14 @@ fn rust_log_is_respected_below_the_flag() {
 
 /// A line of 700 characters in Rust's debug format came before the one that says it in words.
 #[test]
-fn aws_config_s_warnings_are_for_those_who_ask_for_more() {
+fn warnings_in_debug_format_are_for_those_who_ask_for_more() {
     for (level, quiet) in [("info", true), ("warn", true), ("debug", false)] {
         let config = decided(&["--log-level", level]).unwrap();
         let told = config.log.level;
-        assert_eq!(told.contains("aws_config=error"), quiet, "{told}");
+        for library in ["aws_config", "aws_smithy_http_client"] {
+            let silenced = told.contains(&format!("{library}=error"));
+            assert_eq!(silenced, quiet, "{told}");
+        }
     }
 }
 
