@@ -157,6 +157,8 @@ impl Mounted {
         let (rings, reason) = prepare(options, &plan)?;
         let negotiated = Arc::new(Mutex::new(Negotiated::default()));
         let init = Init::new(options, &plan, rings.is_some(), Arc::clone(&negotiated));
+        // fuser logs an error of its own where it is not there.
+        device().map_err(MountError::NoDevice)?;
         let session = Session::new(init, &dir, &config(options))
             .map_err(|source| refusal::explain(&dir, options, &source))?;
         let failed = |source: io::Error| MountError::Failed {
