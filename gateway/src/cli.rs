@@ -132,12 +132,18 @@ pub fn command() -> clap::Command {
 pub fn run(args: Vec<OsString>, env: impl IntoIterator<Item = (OsString, OsString)>) -> ExitCode {
     let matches = match Cli::command().try_get_matches_from(&args) {
         Ok(matches) => matches,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, &args),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, &args),
     };
+    if let Command::Stats(stats) = &cli.command
+        && let Some(line) = detached_time(stats, &args)
+    {
+        logging::tell(&format!("ackfs: {line}"));
+        return Exit::Usage.into();
+    }
     let host = Host::detect(env);
     let (_, own) = matches.subcommand().expect("clap demands a command");
     let result = match cli.command {
@@ -160,7 +166,7 @@ pub fn run(args: Vec<OsString>, env: impl IntoIterator<Item = (OsString, OsStrin
 }
 
 /// Help and version are answers; anything else is one line and the status of bad usage.
-fn refuse(error: &clap::Error) -> ExitCode {
+fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
     use clap::error::ErrorKind;
 
     match error.kind() {
@@ -173,10 +179,59 @@ fn refuse(error: &clap::Error) -> ExitCode {
             Exit::Usage.into()
         }
         _ => {
-            logging::tell(&format!("ackfs: {}", layers::one_line(error)));
+            let line = detached_value(error, args).unwrap_or_else(|| layers::one_line(error));
+            logging::tell(&format!("ackfs: {line}"));
             Exit::Usage.into()
         }
     }
+}
+
+/// The line for a word that was meant as the value of the flag before it, whose value is optional and so
+/// must be attached: clap takes the word for something else, and is right to refuse that.
+fn detached_value(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue};
+
+    let wrong = [ContextKind::InvalidArg, ContextKind::InvalidValue];
+    let wrong = wrong.into_iter().filter_map(|kind| match error.get(kind)? {
+        ContextValue::String(word) => Some(word.as_str()),
+        _ => None,
+    });
+    let wrong: Vec<&str> = wrong.collect();
+    let root = command();
+    let own = root.find_subcommand(args.get(1)?)?;
+    args.windows(2).find_map(|pair| {
+        let (flag, word) = (pair[0].to_str()?.strip_prefix("--")?, pair[1].to_str()?);
+        let arg = own.get_arguments().find(|arg| {
+            arg.get_long() == Some(flag) && arg.is_require_equals_set() && wrong.contains(&word)
+        })?;
+        let values: Vec<String> = arg
+            .get_possible_values()
+            .iter()
+            .map(|value| format!("--{flag}={}", value.get_name()))
+            .collect();
+        let fix = if values.is_empty() || values.contains(&format!("--{flag}={word}")) {
+            format!("--{flag}={word}")
+        } else {
+            values.join(" or ")
+        };
+        Some(attached(flag, word, &fix))
+    })
+}
+
+fn attached(flag: &str, word: &str, fix: &str) -> String {
+    format!("the value of --{flag} is attached to it: write {fix} in place of --{flag} {word}")
+}
+
+/// The same for `stats --watch 1s`, which is no mistake to clap: the time is taken for the directory.
+fn detached_time(stats: &StatsArgs, args: &[OsString]) -> Option<String> {
+    let dir = stats.dir.as_deref()?;
+    let word = dir.to_str()?;
+    let behind_watch = args
+        .windows(2)
+        .any(|pair| pair[0] == "--watch" && pair[1] == word);
+    let is_time = word.parse::<crate::config::units::Span>().is_ok();
+    (behind_watch && is_time && !dir.exists())
+        .then(|| attached("watch", word, &format!("--watch={word}")))
 }
 
 #[cfg(test)]
@@ -237,6 +292,42 @@ mod tests {
             !help.contains("journal") && !help.contains("keep-both"),
             "not offered yet"
         );
+    }
+
+    #[test]
+    fn the_help_is_plain_text() {
+        for own in command().get_subcommands() {
+            for flag in ["--help", "-h"] {
+                let help = help(&[own.get_name(), flag]);
+                assert!(!help.contains('`'), "Markdown in\n{help}");
+            }
+        }
+    }
+
+    /// "unexpected argument" did not say what to do about it.
+    #[test]
+    fn a_value_that_is_not_attached_is_told_how_to_attach_it() {
+        for (line, fix) in [
+            ("mount s3://data /d --read-only true", "--read-only=true in"),
+            (
+                "mount s3://data /d --read-only maybe",
+                "write --read-only=true or --read-only=false",
+            ),
+            ("mount --read-only no s3://data /d", "write --read-only="),
+            ("stats /d --watch 1s", "write --watch=1s"),
+        ] {
+            let args: Vec<OsString> = ["ackfs"]
+                .into_iter()
+                .chain(line.split(' '))
+                .map(OsString::from)
+                .collect();
+            let error = command().try_get_matches_from(&args).unwrap_err();
+            let told = detached_value(&error, &args).unwrap_or_default();
+            assert!(told.contains(fix), "{line}: {told}: {error}");
+        }
+        let args = ["ackfs", "stats", "/d", "e"].map(OsString::from);
+        let error = command().try_get_matches_from(&args).unwrap_err();
+        assert_eq!(detached_value(&error, &args), None);
     }
 
     #[test]

@@ -53,6 +53,14 @@ pub enum ConfigError {
     File(String),
 }
 
+/// Settings that are well written and cannot be had: out of bounds, or at odds with each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(
+    /// One line with cause and fix; settings stand in it as flags, `--part-size`.
+    pub String,
+);
+
 /// A mount, whole and valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -167,26 +175,23 @@ impl Config {
     /// The configuration of a mount of `source` on `dir`. Reads the file of `--config`.
     ///
     /// # Errors
-    /// As [`ConfigError`]: one line with cause and fix.
+    /// As [`ConfigError`]: one line with cause and fix, which names the file or the variable that a bad
+    /// value came from.
     pub fn load(
         source: Source,
         dir: &Path,
         command_line: &ArgMatches,
         host: &Host,
     ) -> Result<Self, ConfigError> {
-        Self::decide(source, dir, layers::merge(command_line, host)?, host)
+        let (flags, origins) = layers::merge(command_line, host)?;
+        Self::decide(source, dir, flags, host).map_err(|unfit| origins.blame(&unfit))
     }
 
     /// Decides what `flags` leave open, and checks the whole. Asks nobody but `host`.
     ///
     /// # Errors
-    /// `Usage`, one line with cause and fix.
-    pub fn decide(
-        source: Source,
-        dir: &Path,
-        flags: Flags,
-        host: &Host,
-    ) -> Result<Self, ConfigError> {
+    /// One line with cause and fix.
+    pub fn decide(source: Source, dir: &Path, flags: Flags, host: &Host) -> Result<Self, Unfit> {
         let dir = absolute(dir)?;
         let cache = decide_cache(&flags, host)?;
         Ok(Self {
@@ -235,10 +240,9 @@ pub fn digest(parts: &[&str]) -> String {
         })
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
-    std::path::absolute(path).map_err(|error| {
-        ConfigError::Usage(format!("{}: {error}; name a directory", path.display()))
-    })
+fn absolute(path: &Path) -> Result<PathBuf, Unfit> {
+    std::path::absolute(path)
+        .map_err(|error| Unfit(format!("{}: {error}; name a directory", path.display())))
 }
 
 /// What is shown between opens may be this old.
@@ -250,7 +254,7 @@ fn span(value: Option<Span>, default: Duration) -> Duration {
     value.map_or(default, |Span(time)| time)
 }
 
-fn decide_store(flags: &Flags) -> Result<StoreConfig, ConfigError> {
+fn decide_store(flags: &Flags) -> Result<StoreConfig, Unfit> {
     if flags.sse_kms_key_id.is_some() && !matches!(flags.sse, Some(Sse::Kms | Sse::KmsDsse)) {
         return usage("--sse-kms-key-id needs --sse aws:kms or aws:kms:dsse: add it");
     }
@@ -281,8 +285,8 @@ fn decide_store(flags: &Flags) -> Result<StoreConfig, ConfigError> {
     })
 }
 
-fn decide_cache(flags: &Flags, host: &Host) -> Result<CacheConfig, ConfigError> {
-    let memory = decide_memory(flags.memory, host.memory_limit)?;
+fn decide_cache(flags: &Flags, host: &Host) -> Result<CacheConfig, Unfit> {
+    let memory = decide_memory(flags.memory, host)?;
     let share = share_of(memory);
 
     let part_size = flags.part_size.map_or(PART_SIZE, |Size(bytes)| bytes);
@@ -344,7 +348,8 @@ fn decide_cache(flags: &Flags, host: &Host) -> Result<CacheConfig, ConfigError> 
     })
 }
 
-fn decide_memory(wanted: Option<Size>, limit: Option<u64>) -> Result<u64, ConfigError> {
+fn decide_memory(wanted: Option<Size>, host: &Host) -> Result<u64, Unfit> {
+    let limit = host.memory_limit;
     let Some(Size(memory)) = wanted else {
         let bound = limit.map_or(MEMORY, |limit| MEMORY.min(limit / 4));
         return Ok(bound.max(MEMORY_MIN));
@@ -362,11 +367,18 @@ fn decide_memory(wanted: Option<Size>, limit: Option<u64>) -> Result<u64, Config
             Size(memory),
             Size(limit)
         )),
-        _ => Ok(memory),
+        _ => match host.memory_total {
+            Some(total) if memory > total => usage(format!(
+                "--memory {} is more than this machine has, {}: lower it",
+                Size(memory),
+                Size(total)
+            )),
+            _ => Ok(memory),
+        },
     }
 }
 
-fn decide_mount(flags: &Flags, host: &Host) -> Result<MountConfig, ConfigError> {
+fn decide_mount(flags: &Flags, host: &Host) -> Result<MountConfig, Unfit> {
     let ttl = |name: &str, value, default: Duration| {
         let time = span(value, default);
         if time > DAY {
@@ -393,9 +405,11 @@ fn decide_mount(flags: &Flags, host: &Host) -> Result<MountConfig, ConfigError> 
     })
 }
 
-/// What the libraries tell at info ackfs tells itself; their warnings are kept.
-const QUIET: &str =
-    "aws_config=warn,aws_smithy_runtime=warn,aws_sdk_s3=warn,hyper_util=warn,fuser=warn";
+/// What the libraries tell at info ackfs tells itself; their warnings are kept. Those of aws_config are
+/// about credentials, those of the HTTP client about answers that are none, and both are in Rust's debug
+/// format; what fails by them says the same in words.
+const QUIET: &str = "aws_config=error,aws_smithy_http_client=error,aws_smithy_runtime=warn,\
+                     aws_sdk_s3=warn,hyper_util=warn,fuser=warn";
 
 fn decide_log_level(wanted: Option<String>, host: &Host) -> String {
     let level = wanted
@@ -403,12 +417,13 @@ fn decide_log_level(wanted: Option<String>, host: &Host) -> String {
         .unwrap_or_else(|| "info".to_owned());
     match level.as_str() {
         "info" => format!("info,{QUIET}"),
+        "warn" => "warn,aws_config=error,aws_smithy_http_client=error".to_owned(),
         _ => level,
     }
 }
 
-fn usage<T>(why: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError::Usage(why.into()))
+fn usage<T>(why: impl Into<String>) -> Result<T, Unfit> {
+    Err(Unfit(why.into()))
 }
 
 #[cfg(test)]

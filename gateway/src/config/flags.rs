@@ -95,10 +95,10 @@ pub struct Flags {
     #[arg(long, value_name = "LIST", value_parser = mount_options, help_heading = MOUNT)]
     pub mount_options: Option<String>,
     /// Owner of files that name none, a user id [default: yours]
-    #[arg(long, value_name = "ID", help_heading = MOUNT)]
+    #[arg(long, value_name = "ID", value_parser = user_id, help_heading = MOUNT)]
     pub uid: Option<u32>,
     /// Group of files that name none, a group id [default: yours]
-    #[arg(long, value_name = "ID", help_heading = MOUNT)]
+    #[arg(long, value_name = "ID", value_parser = group_id, help_heading = MOUNT)]
     pub gid: Option<u32>,
     /// Permission bits of files that name none, octal [default: 0644]
     #[arg(long, value_name = "MODE", help_heading = MOUNT)]
@@ -164,8 +164,10 @@ pub enum PathStyle {
     /// In the path with an endpoint of one's own, in the host name with AWS.
     Auto,
     /// `http://HOST/BUCKET/KEY`.
+    #[value(help = "http://HOST/BUCKET/KEY")]
     Always,
     /// `http://BUCKET.HOST/KEY`.
+    #[value(help = "http://BUCKET.HOST/KEY")]
     Never,
 }
 
@@ -231,6 +233,7 @@ pub enum Transport {
     /// The ring, or no mount.
     Uring,
     /// `/dev/fuse`.
+    #[value(help = "/dev/fuse")]
     Classic,
 }
 
@@ -269,6 +272,24 @@ fn mount_options(text: &str) -> Result<String, String> {
         );
     }
     Ok(text.to_owned())
+}
+
+fn user_id(text: &str) -> Result<u32, String> {
+    id(text, "user", "id -u NAME")
+}
+
+fn group_id(text: &str) -> Result<u32, String> {
+    id(text, "group", "getent group NAME")
+}
+
+/// The last number is (uid_t)-1, which means "nobody in particular" to the kernel's calls.
+fn id(text: &str, kind: &str, command: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(id) if id < u32::MAX => Ok(id),
+        _ => Err(format!(
+            "a {kind} id is a number, 0 to 4294967294, as {command} shows it"
+        )),
+    }
 }
 
 fn close_waits_for(text: &str) -> Result<CloseWaitsFor, String> {

@@ -20,6 +20,8 @@ pub struct Host {
     pub gid: u32,
     /// The memory that the cgroup allows, in bytes; `None` without a limit.
     pub memory_limit: Option<u64>,
+    /// The machine's memory, in bytes, if it could be read.
+    pub memory_total: Option<u64>,
     /// How many bytes an unprivileged writer may still store below a path that may not exist yet.
     pub free_bytes: fn(&Path) -> Option<u64>,
 }
@@ -37,6 +39,7 @@ impl Host {
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
             memory_limit: memory_limit(Path::new("/")),
+            memory_total: memory_total(Path::new("/")),
             free_bytes,
         }
     }
@@ -120,6 +123,16 @@ fn resolved(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
+/// `MemTotal` of `/proc/meminfo`, with the machine's files below `root`.
+fn memory_total(root: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// The least memory limit of our cgroup and those above it, v1 or v2, with the machine's files
 /// below `root`.
 fn memory_limit(root: &Path) -> Option<u64> {
@@ -197,6 +210,13 @@ mod tests {
     }
 
     #[test]
+    fn the_machine_s_memory_is_read_in_bytes() {
+        let root = machine(&[("proc/meminfo", "MemTotal:        2048 kB\nMemFree: 1 kB\n")]);
+        assert_eq!(memory_total(root.path()), Some(2 << 20));
+        assert_eq!(memory_total(machine(&[]).path()), None);
+    }
+
+    #[test]
     fn a_machine_without_cgroups_has_no_limit() {
         assert_eq!(memory_limit(machine(&[]).path()), None);
     }
@@ -223,6 +243,7 @@ mod tests {
             uid: 1000,
             gid: 1000,
             memory_limit: None,
+            memory_total: None,
             free_bytes: |_| None,
         };
         assert_eq!(host.cache_home(), Some("/home/a/.cache/ackfs".into()));

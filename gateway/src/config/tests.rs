@@ -8,6 +8,7 @@ fn host() -> Host {
         uid: 1000,
         gid: 100,
         memory_limit: None,
+        memory_total: None,
         free_bytes: |_| Some(50 * GIB),
     }
 }
@@ -92,6 +93,20 @@ fn memory_that_the_cgroup_would_kill_for_is_refused() {
 }
 
 #[test]
+fn memory_that_the_machine_does_not_have_is_refused() {
+    let host = Host {
+        memory_total: Some(2 * GIB),
+        ..host()
+    };
+    let error = decided_on(&["--memory=3GiB"], &host).unwrap_err();
+    assert!(
+        error.contains("--memory 3 GiB") && error.ends_with("2 GiB: lower it"),
+        "{error}"
+    );
+    assert!(decided_on(&["--memory=1GiB"], &host).is_ok());
+}
+
+#[test]
 fn the_parts_of_memory_are_the_whole() {
     let cache = decided(&["--memory=128MiB"]).unwrap().cache;
     assert_eq!(cache.clean_max() + cache.budget(), cache.memory);
@@ -117,6 +132,15 @@ fn bad_input_is_one_line_with_cause_and_fix() {
         ),
         (&["--cache-size=1MiB"], "--cache-size", "8MiB"),
         (&["--cache-size=ten"], "--cache-size", "1GiB"),
+        (
+            &["--cache-size=18446744073709551615"],
+            "--cache-size",
+            "at most 8 EiB",
+        ),
+        (&["--memory=99999999999999GiB"], "--memory", "at most 8 EiB"),
+        (&["--uid=root"], "--uid", "a user id is a number"),
+        (&["--uid=4294967295"], "--uid", "0 to 4294967294"),
+        (&["--gid=wheel"], "--gid", "getent group"),
         (&["--sse-kms-key-id=x"], "--sse-kms-key-id", "--sse aws:kms"),
         (
             &["--sse-kms-key-id=x", "--sse=AES256"],
@@ -200,9 +224,22 @@ fn rust_log_is_respected_below_the_flag() {
     };
     assert_eq!(decided_on(&[], &host).unwrap().log.level, "trace");
     assert_eq!(
-        decided_on(&["--log-level=warn"], &host).unwrap().log.level,
-        "warn"
+        decided_on(&["--log-level=error"], &host).unwrap().log.level,
+        "error"
     );
+}
+
+/// A line of 700 characters in Rust's debug format came before the one that says it in words.
+#[test]
+fn warnings_in_debug_format_are_for_those_who_ask_for_more() {
+    for (level, quiet) in [("info", true), ("warn", true), ("debug", false)] {
+        let config = decided(&["--log-level", level]).unwrap();
+        let told = config.log.level;
+        for library in ["aws_config", "aws_smithy_http_client"] {
+            let silenced = told.contains(&format!("{library}=error"));
+            assert_eq!(silenced, quiet, "{told}");
+        }
+    }
 }
 
 #[test]

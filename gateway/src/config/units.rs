@@ -18,6 +18,9 @@ pub const MIB: u64 = 1 << 20;
 /// See [`KIB`].
 pub const GIB: u64 = 1 << 30;
 
+/// The largest offset in a file, in bytes.
+const SIZE_MAX: u64 = i64::MAX as u64;
+
 impl FromStr for Size {
     type Err = String;
 
@@ -32,7 +35,9 @@ impl FromStr for Size {
             return Err(bad());
         }
         match text.parse::<bytesize::ByteSize>() {
-            Ok(size) => Ok(Self(size.as_u64())),
+            // bytesize gives its largest number for what does not fit.
+            Ok(size) if size.as_u64() <= SIZE_MAX => Ok(Self(size.as_u64())),
+            Ok(_) => Err("a size is at most 8 EiB, which is what a file can have".to_owned()),
             Err(_) => Err(bad()),
         }
     }
@@ -191,6 +196,19 @@ mod tests {
             let error = text.parse::<Size>().unwrap_err();
             assert!(error.contains("64MiB"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn sizes_beyond_any_file_are_refused() {
+        for text in [
+            "18446744073709551615",
+            "99999999999999GiB",
+            "9223372036854775808",
+        ] {
+            let error = text.parse::<Size>().unwrap_err();
+            assert!(error.contains("at most 8 EiB"), "{text}: {error}");
+        }
+        assert!("7EiB".parse::<Size>().is_ok());
     }
 
     #[test]

@@ -133,7 +133,7 @@ pub enum DirError {
     )]
     HoldsCache(PathBuf, PathBuf),
     /// It cannot be looked at.
-    #[error("{0}: {1}")]
+    #[error("{0} cannot be looked at: {1}: name a directory that can be reached")]
     Io(PathBuf, #[source] io::Error),
 }
 

@@ -19,6 +19,7 @@ mod init;
 mod kernel;
 mod options;
 mod probe;
+mod refusal;
 mod release;
 mod threads;
 mod umount;
@@ -44,6 +45,7 @@ use super::{Handler, Telemetry, TransportStats};
 pub use self::kernel::{BackingId, Kernel};
 pub use self::options::{MountOptions, Transport};
 pub use self::probe::{Unavailable, probe, switch};
+pub use self::refusal::{NoDevice, WITHOUT_NO_NEW_PRIVS, device};
 pub use self::release::{DISABLE_SYNC_RELEASE, NoSyncRelease, sync_release};
 pub use self::umount::umount;
 
@@ -61,18 +63,23 @@ pub enum MountError {
     #[error("{0} holds a dead mount of another program; run `umount -l {0}` first")]
     Dead(PathBuf),
     /// The kernel has no FUSE, or this container may not see it.
-    #[error(
-        "/dev/fuse cannot be opened: {0}; load the fuse module, or pass the device to the container"
-    )]
-    NoDevice(io::Error),
-    /// mount(2) is not allowed and fusermount3 could not help.
-    #[error("mounting is not allowed: {0}; run as root or install fuse3 for fusermount3")]
-    Denied(io::Error),
+    #[error("/dev/fuse cannot be opened: {0}; {mend}", mend = .0.mend())]
+    NoDevice(NoDevice),
+    /// mount(2) refused, and fusermount3 did not help.
+    #[error("mounting on {dir} was refused: {why}; {mend}")]
+    Refused {
+        /// Where.
+        dir: PathBuf,
+        /// Why, in words.
+        why: String,
+        /// What mends it.
+        mend: String,
+    },
     /// The ring was asked for by name and cannot be had.
     #[error("transport uring is not available: {0}")]
     NoRing(Unavailable),
     /// Anything else.
-    #[error("mounting {dir} failed: {source}")]
+    #[error("mounting {dir} failed: {source}; run ackfs doctor, which looks for what is missing")]
     Failed {
         /// Where.
         dir: PathBuf,
@@ -151,8 +158,10 @@ impl Mounted {
         let (rings, reason) = prepare(options, &plan)?;
         let negotiated = Arc::new(Mutex::new(Negotiated::default()));
         let init = Init::new(options, &plan, rings.is_some(), Arc::clone(&negotiated));
+        // fuser logs an error of its own where it is not there.
+        device().map_err(MountError::NoDevice)?;
         let session = Session::new(init, &dir, &config(options))
-            .map_err(|source| mount_error(&dir, source))?;
+            .map_err(|source| refusal::explain(&dir, options, &source))?;
         let failed = |source: io::Error| MountError::Failed {
             dir: dir.clone(),
             source,
@@ -420,8 +429,7 @@ fn config(options: &MountOptions) -> Config {
         SessionACL::Owner
     };
     config.mount_options = vec![
-        // Commas separate options on fusermount3's command line.
-        MountOption::FSName(options.source.replace(',', "_")),
+        MountOption::FSName(shown_source(&options.source)),
         // As a plain option it reaches the kernel on both ways: the type reads fuse.ackfs.
         MountOption::CUSTOM("subtype=ackfs".to_owned()),
         // The kernel checks modes before it asks us.
@@ -438,17 +446,7 @@ fn config(options: &MountOptions) -> Config {
     config
 }
 
-fn mount_error(dir: &Path, source: io::Error) -> MountError {
-    let device = File::options().read(true).write(true).open("/dev/fuse");
-    if let Err(cause) = device {
-        return MountError::NoDevice(cause);
-    }
-    match source.kind() {
-        // fusermount3 is started when mount(2) was denied; not found then means itself.
-        io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => MountError::Denied(source),
-        _ => MountError::Failed {
-            dir: dir.to_owned(),
-            source,
-        },
-    }
+/// What mountinfo shows for `source`: commas separate options on fusermount3's command line.
+pub fn shown_source(source: &str) -> String {
+    source.replace(',', "_")
 }

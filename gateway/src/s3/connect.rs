@@ -21,10 +21,11 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
-    ProvideCredentials, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
-    StalledStreamProtectionConfig,
+    Credentials, ProvideCredentials, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -97,6 +98,8 @@ pub(super) struct Found {
     pub(super) region: Region,
     pub(super) endpoint_url: Option<String>,
     pub(super) path_style: bool,
+    /// Whether the credentials have a session token.
+    pub(super) temporary: bool,
     pub(super) http: SharedHttpClient,
 }
 
@@ -187,9 +190,11 @@ impl Found {
             Some(error) if !plain => return Err(error),
             other => other,
         };
-        if !config.no_sign_request {
-            check_credentials(&sdk, config, no_authorities).await?;
-        }
+        let temporary = !config.no_sign_request
+            && check_credentials(&sdk, config, no_authorities)
+                .await?
+                .session_token()
+                .is_some();
         let http = if plain {
             http_client(config.max_requests)
         } else {
@@ -204,6 +209,7 @@ impl Found {
             sdk,
             region,
             endpoint_url,
+            temporary,
             http,
         })
     }
@@ -259,6 +265,7 @@ impl Found {
                 endpoint_url: self.endpoint_url.as_deref(),
                 region: self.region.as_ref(),
                 signed: !config.no_sign_request,
+                temporary: self.temporary,
             },
             failure,
         )
@@ -327,17 +334,41 @@ async fn check_credentials(
     sdk: &SdkConfig,
     config: &S3Config,
     no_authorities: Option<ConnectError>,
-) -> Result<(), ConnectError> {
+) -> Result<Credentials, ConnectError> {
     let Some(provider) = sdk.credentials_provider() else {
-        return Err(explain::no_credentials(config.profile.as_deref(), None));
+        return Err(no_credentials(config, None));
     };
     match tokio::time::timeout(CREDENTIALS_MAX, provider.provide_credentials()).await {
-        Ok(Ok(_credentials)) => Ok(()),
-        Ok(Err(error)) => Err(no_authorities
-            .filter(|_| explain::wanted_https(&error))
-            .unwrap_or_else(|| explain::no_credentials(config.profile.as_deref(), Some(&error)))),
-        Err(_elapsed) => Err(explain::no_credentials(config.profile.as_deref(), None)),
+        Ok(Ok(credentials)) => Ok(credentials),
+        Ok(Err(error)) => match no_authorities.filter(|_| explain::wanted_https(&error)) {
+            Some(no_authorities) => Err(no_authorities),
+            None => Err(no_credentials(config, Some(&error))),
+        },
+        Err(_elapsed) => Err(no_credentials(config, None)),
     }
+}
+
+/// Why the chain gave none. Its last link is the machine's metadata service, whose failure stands for
+/// all that was missing before it; so the mistakes that people make are looked for first.
+fn no_credentials(config: &S3Config, error: Option<&CredentialsError>) -> ConnectError {
+    let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(half) = explain::half_a_key(var) {
+        return half;
+    }
+    let profile = config.profile.clone().or_else(|| var("AWS_PROFILE"));
+    if let Some(name) = &profile {
+        let files = explain::profile_files(var);
+        let texts = files
+            .iter()
+            .filter_map(|file| std::fs::read_to_string(file).ok());
+        if !texts
+            .into_iter()
+            .any(|text| explain::names_profile(&text, name))
+        {
+            return explain::no_profile(name, &files);
+        }
+    }
+    explain::no_credentials(profile.as_deref(), error)
 }
 
 /// A client for both schemes. Trusts the system's authorities and those in `ca_bundle`.

@@ -251,6 +251,7 @@ pub(super) fn judge(code: Option<&str>, status: u16) -> (StoreErrorKind, Retry) 
         | "InvalidAccessKeyId"
         | "InvalidSecurity"
         | "InvalidToken"
+        | "InvalidTokenId"
         | "NotSignedUp"
         | "RequestExpired"
         | "RequestTimeTooSkewed"
@@ -321,12 +322,23 @@ pub(super) fn links<'a>(
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// The messages of `error` and of what it came from, each once.
+/// What the SDK's and hyper's own wrappers say: which of their layers the error went through, and
+/// nothing of the cause that stands below them.
+const WRAPPERS: [&str; 5] = [
+    "dispatch failure",
+    "response error",
+    "io error",
+    "client error (Connect)",
+    "client error (SendRequest)",
+];
+
+/// The messages of `error` and of what it came from, each once and without those of mere wrappers.
 pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     for link in links(error) {
         let message = link.to_string();
-        if text.contains(&message) {
+        let wraps = link.source().is_some() && WRAPPERS.contains(&message.as_str());
+        if wraps || text.contains(&message) {
             continue;
         }
         if !text.is_empty() {
@@ -377,6 +389,7 @@ mod tests {
             ("SignatureDoesNotMatch", 403, Denied, Never),
             ("ExpiredToken", 400, Denied, Never),
             ("InvalidToken", 400, Denied, Never),
+            ("InvalidTokenId", 403, Denied, Never),
             ("RequestTimeTooSkewed", 403, Denied, Never),
             ("AuthorizationHeaderMalformed", 400, Denied, Never),
             ("KMS.DisabledException", 403, Denied, Never),
@@ -447,5 +460,16 @@ mod tests {
         struct Outer(#[source] std::io::Error);
         let error = Outer(std::io::Error::other("inner"));
         assert_eq!(chain(&error), "outer: inner");
+    }
+
+    #[test]
+    fn a_chain_leaves_wrappers_out_unless_they_are_all_there_is() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("dispatch failure")]
+        struct Wrapper(#[source] std::io::Error);
+        let error = Wrapper(std::io::Error::other("no route"));
+        assert_eq!(chain(&error), "no route");
+        let error = Wrapper(std::io::Error::other("io error"));
+        assert_eq!(chain(&error), "io error");
     }
 }

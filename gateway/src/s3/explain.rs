@@ -6,7 +6,8 @@
 //! tells them apart; the tests hold the text of the versions in Cargo.lock.
 
 use std::fmt;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use ackfs_cache::store::StoreErrorKind;
 use aws_credential_types::provider::error::CredentialsError;
@@ -83,6 +84,8 @@ pub(super) struct Asked<'a> {
     pub(super) endpoint_url: Option<&'a str>,
     pub(super) region: &'a str,
     pub(super) signed: bool,
+    /// Whether the credentials are temporary: a session token is among them.
+    pub(super) temporary: bool,
 }
 
 impl fmt::Display for Asked<'_> {
@@ -155,10 +158,15 @@ pub(super) fn no_credentials(
     profile: Option<&str>,
     error: Option<&CredentialsError>,
 ) -> ConnectError {
-    let why = match error {
-        None | Some(CredentialsError::CredentialsNotLoaded(_)) => String::new(),
-        Some(error) => format!(": {}", chain(error).trim_end_matches('.')),
-    };
+    // The metadata service is asked last and on every machine: that it does not answer, or refuses,
+    // means no more than that there is no role either.
+    let why = error
+        .filter(|error| !matches!(error, CredentialsError::CredentialsNotLoaded(_)))
+        .map(|error| chain(error))
+        .filter(|why| !why.contains("IMDS"))
+        .map_or_else(String::new, |why| {
+            format!(": {}", why.trim_end_matches('.'))
+        });
     let of = profile.map_or_else(String::new, |profile| format!(" for profile {profile:?}"));
     ConnectError::new(
         ConnectErrorKind::NoCredentials,
@@ -218,6 +226,62 @@ pub(super) fn bad_tls(error: impl std::error::Error + Send + Sync + 'static) -> 
     }
 }
 
+/// One half of a key is in the environment and the other is not, so AWS's chain passes it by and asks
+/// the machine's role in the end, which explains nothing. `var` looks into the environment.
+pub(super) fn half_a_key(var: impl Fn(&str) -> Option<String>) -> Option<ConnectError> {
+    let set = |name| var(name).is_some_and(|value| !value.trim().is_empty());
+    let secret = set("AWS_SECRET_ACCESS_KEY") || set("SECRET_ACCESS_KEY");
+    let (there, missing) = match (set("AWS_ACCESS_KEY_ID"), secret) {
+        (true, false) => ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        (false, true) => ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+        _ => return None,
+    };
+    Some(ConnectError::new(
+        ConnectErrorKind::NoCredentials,
+        format!("no credentials found: {there} is set and {missing} is missing"),
+        format!("set {missing} too (and export it), or unset {there} to use a profile or a role"),
+    ))
+}
+
+/// Where AWS keeps profiles: credentials and configuration. `var` looks into the environment.
+pub(super) fn profile_files(var: impl Fn(&str) -> Option<String>) -> [PathBuf; 2] {
+    let home = PathBuf::from(var("HOME").unwrap_or_else(|| "~".to_owned()));
+    let file = |variable, otherwise| var(variable).map_or_else(|| home.join(otherwise), Into::into);
+    [
+        file("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"),
+        file("AWS_CONFIG_FILE", ".aws/config"),
+    ]
+}
+
+/// Whether one of AWS's files with this text has the profile: `[NAME]`, or `[profile NAME]` in the
+/// configuration. aws-config says the same of a profile that is missing and of one without keys.
+pub(super) fn names_profile(text: &str, name: &str) -> bool {
+    text.lines().any(|line| {
+        let section = line.trim().strip_prefix('[');
+        section
+            .and_then(|rest| rest.split_once(']'))
+            .is_some_and(|(section, _comment)| {
+                let section = section.trim();
+                let of_config = section.strip_prefix("profile").map(str::trim);
+                section == name || of_config == Some(name)
+            })
+    })
+}
+
+/// There is no such profile in `files`.
+pub(super) fn no_profile(name: &str, files: &[PathBuf; 2]) -> ConnectError {
+    let [credentials, config] = files;
+    ConnectError::new(
+        ConnectErrorKind::NoCredentials,
+        format!(
+            "no profile {name:?} in {} or {}",
+            credentials.display(),
+            config.display()
+        ),
+        format!("check --profile and AWS_PROFILE, or add it: aws configure --profile {name}"),
+    )
+}
+
 /// What a failed first request means.
 pub(super) fn explain(asked: &Asked<'_>, failure: Failure) -> ConnectError {
     let (kind, message, fix) = by_code(asked, &failure)
@@ -246,6 +310,15 @@ fn by_code(asked: &Asked<'_>, failure: &Failure) -> Option<Explained> {
             format!("there is no bucket {bucket:?} at {asked}"),
             "check its name and the endpoint, or make it first".to_owned(),
         ),
+        // MinIO knows the access key of a session as long as the session lasts, and AWS that of a user
+        // as long as there is one.
+        "InvalidAccessKeyId" if asked.temporary => (
+            BadCredentials,
+            format!("{asked} does not know the access key, or the session has expired"),
+            "get new temporary credentials (for SSO: aws sso login), or check AWS_ACCESS_KEY_ID \
+             and AWS_SESSION_TOKEN, and that they belong to this endpoint"
+                .to_owned(),
+        ),
         "InvalidAccessKeyId" => (
             BadCredentials,
             format!("{asked} does not know the access key"),
@@ -257,7 +330,11 @@ fn by_code(asked: &Asked<'_>, failure: &Failure) -> Option<Explained> {
             format!("{asked} refuses the signature: the secret key is wrong"),
             "check AWS_SECRET_ACCESS_KEY or the profile".to_owned(),
         ),
-        "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken" | "RequestExpired" => (
+        "ExpiredToken"
+        | "TokenRefreshRequired"
+        | "InvalidToken"
+        | "InvalidTokenId"
+        | "RequestExpired" => (
             ExpiredToken,
             format!("the session token is expired or not valid at {asked}"),
             "get new temporary credentials (for SSO: aws sso login)".to_owned(),
@@ -304,7 +381,7 @@ fn by_code(asked: &Asked<'_>, failure: &Failure) -> Option<Explained> {
 
 /// What broke on the way.
 fn by_cause(asked: &Asked<'_>, failure: &Failure) -> Option<Explained> {
-    use ConnectErrorKind::{NeedsTls, NotS3, NotTls, Tls, Unreachable};
+    use ConnectErrorKind::{NeedsTls, NotS3, NotTls, Unreachable};
     let cause = failure
         .error
         .source
@@ -333,6 +410,20 @@ fn by_cause(asked: &Asked<'_>, failure: &Failure) -> Option<Explained> {
             "give --endpoint-url with https:// in place of http://".to_owned(),
         ));
     }
+    // Go's server (and MinIO's with it) answers 400 and closes before it has read the request, so the
+    // kernel resets the connection and the body may be lost on the way; OpenSSL's closes without a word.
+    let unreadable = failure.status == Some(400) && failure.body.is_none();
+    let cut = matches!(io, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
+        || has("closed before message completed");
+    if plain && failure.code.is_none() && (unreadable || failure.status.is_none() && cut) {
+        return Some((
+            NeedsTls,
+            format!("{asked} closes the connection instead of answering: it may speak https"),
+            "try --endpoint-url with https:// in place of http://; else check host and port, and \
+             the proxy between"
+                .to_owned(),
+        ));
+    }
     // What a TLS alert looks like to an HTTP client, and any other tongue.
     if plain && has("invalid HTTP") {
         return Some((
@@ -349,20 +440,8 @@ fn by_cause(asked: &Asked<'_>, failure: &Failure) -> Option<Explained> {
             "give --endpoint-url with http:// if this is what you want".to_owned(),
         ));
     }
-    if has("NotValidForName") || has("not valid for name") {
-        return Some((
-            Tls,
-            format!("the certificate of {asked} is for another name: {cause}"),
-            "use the name that the certificate is for".to_owned(),
-        ));
-    }
-    if has("UnknownIssuer") || has("certificate") || has("TLS handshake") || has("tls handshake") {
-        return Some((
-            Tls,
-            format!("the certificate of {asked} is not trusted: {cause}"),
-            "name the authority's PEM file in AWS_CA_BUNDLE, or install it on the system"
-                .to_owned(),
-        ));
+    if let Some((message, fix)) = by_certificate(asked, &cause) {
+        return Some((ConnectErrorKind::Tls, message, fix));
     }
     if has("dns error") || has("failed to lookup address") {
         return Some((
@@ -373,7 +452,7 @@ fn by_cause(asked: &Asked<'_>, failure: &Failure) -> Option<Explained> {
                 .to_owned(),
         ));
     }
-    if io == Some(std::io::ErrorKind::ConnectionRefused) || has("Connection refused") {
+    if io == Some(ErrorKind::ConnectionRefused) || has("Connection refused") {
         return Some((
             Unreachable,
             format!("nothing listens at {asked}: connection refused"),
@@ -392,16 +471,103 @@ fn by_cause(asked: &Asked<'_>, failure: &Failure) -> Option<Explained> {
             .status
             .is_some_and(|status| status < 400 || status == 404 || status == 405);
     if no_code {
+        // The parser's own words are in Rust's debug format.
+        let said = match failure.status {
+            Some(status) if status < 300 => "its answer is no listing of a bucket",
+            _ => &failure.error.message,
+        };
         return Some((
             NotS3,
-            format!(
-                "what answers at {asked} is not S3: {}",
-                failure.error.message
-            ),
+            format!("what answers at {asked} is not S3: {said}"),
             "check the host, port and path of --endpoint-url".to_owned(),
         ));
     }
     None
+}
+
+/// What is wrong with the store's certificate, and what mends it. The names are rustls's and webpki's.
+fn by_certificate(asked: &Asked<'_>, cause: &str) -> Option<(String, String)> {
+    let has = |text: &str| cause.contains(text);
+    let (wrong, fix) = if has("not valid for name") || has("NotValidForName") {
+        let dotted = asked.bucket.contains('.');
+        (
+            format!("is for another name{}", names_of(cause)),
+            if dotted {
+                "use the name that the certificate is for; a bucket with dots in its name needs \
+                 --path-style always"
+            } else {
+                "use the name that the certificate is for, or reissue it for this one \
+                 (subjectAltName)"
+            },
+        )
+    } else if has("certificate expired") || has("Expired") {
+        let since = time_after(cause, "not valid after ");
+        (
+            format!("has expired{since}"),
+            "renew it, or check this machine's clock (date)",
+        )
+    } else if has("not valid yet") || has("NotValidYet") {
+        let before = time_after(cause, "not valid before ");
+        (
+            format!("is not valid yet{before}"),
+            "check this machine's clock (date)",
+        )
+    } else if has("CaUsedAsEndEntity") {
+        (
+            "is an authority's and not a server's (basicConstraints=CA:TRUE)".to_owned(),
+            "reissue it with basicConstraints=CA:FALSE (openssl req -x509 -addext \
+             basicConstraints=critical,CA:FALSE); AWS_CA_BUNDLE alone does not help",
+        )
+    } else if has("UnsupportedCertVersion") {
+        (
+            "is of an old version".to_owned(),
+            "reissue it as X.509 version 3, with a subjectAltName",
+        )
+    } else if has("UnknownIssuer") {
+        (
+            "is not trusted: nobody knows who issued it".to_owned(),
+            "name the authority's PEM file in AWS_CA_BUNDLE, or install it on the system",
+        )
+    } else if has("certificate") {
+        (
+            format!("is not trusted: {cause}"),
+            "name the authority's PEM file in AWS_CA_BUNDLE, or install it on the system",
+        )
+    } else if has("TLS handshake") || has("tls handshake") || has("fatal alert") {
+        let message = format!("no TLS with {asked}: {cause}");
+        return Some((message, "check that it speaks TLS 1.2 or newer".to_owned()));
+    } else {
+        return None;
+    };
+    let message = format!("the certificate of {asked} {wrong}");
+    Some((message, fix.to_owned()))
+}
+
+/// Which names the certificate is for: rustls has `...; certificate is only valid for
+/// DnsName("a.example")`.
+fn names_of(cause: &str) -> String {
+    let Some((_, names)) = cause.split_once("; certificate is ") else {
+        return String::new();
+    };
+    let mut names = names.replace("\")", "");
+    for wrapper in ["DnsName(\"", "IpAddress(\"", "IpAddress("] {
+        names = names.replace(wrapper, "");
+    }
+    format!(": it is {}", names.trim_end_matches(')'))
+}
+
+/// The time that stands behind `words` as seconds since 1970, as people read it.
+fn time_after(cause: &str, words: &str) -> String {
+    let seconds = cause.split_once(words).and_then(|(_, rest)| {
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    });
+    let time = seconds.and_then(|seconds| {
+        std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds))
+    });
+    time.map_or_else(String::new, |time| {
+        format!(": it is {words}{}", humantime::format_rfc3339_seconds(time))
+    })
 }
 
 /// What is left.
@@ -432,13 +598,23 @@ fn by_kind(asked: &Asked<'_>, failure: &Failure) -> Explained {
             format!("no connection to {asked}: {said}"),
             "check the host, the port and the network between".to_owned(),
         ),
-        _ => (
+        kind => (
             ConnectErrorKind::Store,
             format!(
                 "{asked} refused to list the bucket {:?}: {said}",
                 asked.bucket
             ),
-            "see the store's own message".to_owned(),
+            match kind {
+                StoreErrorKind::Throttled => "it is busy or starting: try again later",
+                StoreErrorKind::Broken => {
+                    "something is wrong with the store: look at its state and its log, then try again"
+                }
+                _ => {
+                    "check that --endpoint-url, --region and the bucket's name belong together; the \
+                     store's log may say more"
+                }
+            }
+            .to_owned(),
         ),
     }
 }

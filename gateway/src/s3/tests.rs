@@ -40,6 +40,7 @@ fn found(endpoint_url: &str, access: &str, secret: &str) -> Found {
         region: Region::from_static("us-east-1"),
         endpoint_url: Some(endpoint_url.to_owned()),
         path_style: true,
+        temporary: false,
         http,
     }
 }

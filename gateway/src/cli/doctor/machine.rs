@@ -1,7 +1,7 @@
 //! The machine's part: kernel, `/dev/fuse`, the ring, rights, limits, directories. What is decided from
 //! text (a release, `/proc/self/status`) is decided by functions that take the text.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::config::units::Size;
-use crate::config::{Config, Host, Transport};
+use crate::config::{Config, Host, Source, Transport};
 use crate::daemon::mounts;
-use crate::fuse::mount::{DISABLE_SYNC_RELEASE, NoSyncRelease, probe, switch, sync_release};
+use crate::fuse::mount::{self, DISABLE_SYNC_RELEASE, NoSyncRelease, probe, switch, sync_release};
 
 use super::Check;
 
@@ -33,7 +33,8 @@ pub(super) fn checks(host: &Host, config: Option<&Config>) -> Vec<Check> {
         checks.push(io_uring_setup(&status));
     }
     let helper = fusermount3(host);
-    checks.push(rights(admin, helper.as_deref()));
+    let held = mask(&status, "NoNewPrivs:") == Some(1);
+    checks.push(rights(admin, helper.as_deref(), held));
     checks.push(helper_check(admin, helper.as_deref()));
     if !host.is_root() && config.is_some_and(|config| config.mount.allow_other) {
         checks.push(allow_other());
@@ -49,7 +50,7 @@ pub(super) fn checks(host: &Host, config: Option<&Config>) -> Vec<Check> {
 
 /// What a mount needs of the directories that it was given.
 pub(super) fn places(config: &Config) -> Vec<Check> {
-    vec![directory(&config.dir), cache(config)]
+    vec![directory(&config.dir, &config.source), cache(config)]
 }
 
 fn kernel() -> Check {
@@ -74,25 +75,9 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 fn device() -> Check {
     let name = "/dev/fuse";
-    let opened = File::options().read(true).write(true).open("/dev/fuse");
-    match opened.map_err(|error| (error.raw_os_error(), error)) {
-        Ok(_) => Check::ok(name, "opens"),
-        Err((Some(libc::ENOENT | libc::ENODEV | libc::ENXIO), _)) => Check::fail(
-            name,
-            "it is not there",
-            "modprobe fuse; in a container: start it with --device /dev/fuse",
-        ),
-        Err((Some(libc::EACCES), _)) => Check::fail(
-            name,
-            "its permissions do not let this user in",
-            "sudo chmod 666 /dev/fuse, which is what distributions ship",
-        ),
-        Err((Some(libc::EPERM), _)) => Check::fail(
-            name,
-            "the container's device rules forbid it",
-            "start the container with --device /dev/fuse",
-        ),
-        Err((_, error)) => Check::fail(name, error.to_string(), "modprobe fuse"),
+    match mount::device() {
+        Ok(()) => Check::ok(name, "opens"),
+        Err(why) => Check::fail(name, why.to_string(), why.mend()),
     }
 }
 
@@ -166,10 +151,17 @@ fn setup_denied(error: &io::Error, disabled: &str, filtered: bool) -> (String, &
     }
 }
 
-fn rights(admin: bool, helper: Option<&Path>) -> Check {
+/// `held` is no_new_privs: what is executed gets no rights by its set-user-id bit.
+fn rights(admin: bool, helper: Option<&Path>, held: bool) -> Check {
     let name = "right to mount";
     if admin {
         Check::ok(name, "CAP_SYS_ADMIN")
+    } else if held {
+        Check::fail(
+            name,
+            "no CAP_SYS_ADMIN, and no_new_privs keeps fusermount3 from being root",
+            mount::WITHOUT_NO_NEW_PRIVS,
+        )
     } else if helper.is_some() {
         Check::ok(name, "by fusermount3")
     } else {
@@ -299,11 +291,14 @@ fn pages() -> Check {
     }
 }
 
-fn directory(dir: &Path) -> Check {
+fn directory(dir: &Path, wanted: &Source) -> Check {
     let name = "directory";
     let shown = dir.display();
     let resolved = mounts::resolve(dir)
-        .map_err(|_| mounts::DirError::Missing(dir.to_owned()))
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => mounts::DirError::Missing(dir.to_owned()),
+            _ => mounts::DirError::Io(dir.to_owned(), error),
+        })
         .and_then(|dir| mounts::check(&dir));
     match resolved {
         Ok(false) => Check::ok(name, format!("{shown} can be mounted on")),
@@ -317,13 +312,27 @@ fn directory(dir: &Path) -> Check {
             format!("{shown} does not exist"),
             format!("mkdir -p {shown}"),
         ),
-        Err(mounts::DirError::Mounted(_, source, _)) => Check::fail(
-            name,
-            format!("{shown} has {source} mounted on it"),
-            format!("ackfs umount {shown}"),
-        ),
+        Err(mounts::DirError::Mounted(_, source, fs_type)) => {
+            mounted(dir, &source, &fs_type, wanted)
+        }
         Err(error) => Check::fail(name, error.to_string(), "name another directory"),
     }
+}
+
+/// `source` is mounted on `dir` and alive.
+fn mounted(dir: &Path, source: &str, fs_type: &str, wanted: &Source) -> Check {
+    let name = "directory";
+    let shown = dir.display();
+    let ours = fs_type == mounts::FS_TYPE;
+    if ours && source == mount::shown_source(&wanted.to_string()) {
+        return Check::ok(name, format!("an ackfs serves {wanted} on {shown}"));
+    }
+    let umount = if ours { "ackfs umount" } else { "umount" };
+    Check::fail(
+        name,
+        format!("{shown} has {source} ({fs_type}) mounted on it"),
+        format!("{umount} {shown}, or name another directory"),
+    )
 }
 
 fn cache(config: &Config) -> Check {
@@ -381,7 +390,9 @@ fn mask(status: &str, field: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Verdict;
     use super::*;
+    use crate::daemon::mounts::FS_TYPE;
 
     #[test]
     fn a_release_is_compared_by_its_numbers() {
@@ -455,12 +466,37 @@ mod tests {
 
     #[test]
     fn without_rights_and_helper_there_is_no_mount() {
-        assert_eq!(rights(false, None).verdict, super::super::Verdict::Fail);
-        assert_eq!(rights(true, None).verdict, super::super::Verdict::Ok);
-        assert_eq!(helper_check(true, None).verdict, super::super::Verdict::Ok);
-        assert_eq!(
-            helper_check(false, None).verdict,
-            super::super::Verdict::Fail
-        );
+        assert_eq!(rights(false, None, false).verdict, Verdict::Fail);
+        assert_eq!(rights(true, None, false).verdict, Verdict::Ok);
+        let helper = Some(Path::new("/bin/fusermount3"));
+        assert_eq!(rights(false, helper, false).verdict, Verdict::Ok);
+        assert_eq!(helper_check(true, None).verdict, Verdict::Ok);
+        assert_eq!(helper_check(false, None).verdict, Verdict::Fail);
+    }
+
+    /// It said "ok, by fusermount3" where every mount failed.
+    #[test]
+    fn under_no_new_privs_fusermount3_gives_no_right() {
+        let helper = Some(Path::new("/bin/fusermount3"));
+        let check = rights(false, helper, true);
+        assert_eq!(check.verdict, Verdict::Fail);
+        assert!(check.line().contains("no_new_privs"), "{}", check.line());
+        assert_eq!(rights(true, helper, true).verdict, Verdict::Ok);
+        assert_eq!(mask("NoNewPrivs:\t1\n", "NoNewPrivs:"), Some(1));
+    }
+
+    /// README's own order is mount, then doctor: it called the mount that it should praise a failure.
+    #[test]
+    fn a_mount_that_serves_what_was_asked_for_is_no_failure() {
+        let data: Source = "s3://data/a,b".parse().unwrap();
+        let check = mounted(Path::new("/mnt"), "s3://data/a_b/", FS_TYPE, &data);
+        assert_eq!(check.verdict, Verdict::Ok);
+        assert!(check.found.contains("serves s3://data/a,b/"), "{check:?}");
+        for (source, fs_type) in [("s3://other", FS_TYPE), ("s3://data/a_b/", "fuse.s3fs")] {
+            let check = mounted(Path::new("/mnt"), source, fs_type, &data);
+            assert_eq!(check.verdict, Verdict::Fail, "{check:?}");
+        }
+        let others = mounted(Path::new("/mnt"), "x", "fuse.sshfs", &data);
+        assert!(others.mend.unwrap().starts_with("umount /mnt"));
     }
 }

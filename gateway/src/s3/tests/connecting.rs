@@ -26,6 +26,9 @@ async fn fails(endpoint_url: &str, kind: ConnectErrorKind, words: &str) {
     assert!(line.contains(words), "{line}");
     assert!(!line.contains('\n') && !line.ends_with('.'), "{line}");
     assert!(!error.fix.is_empty(), "{line}");
+    for noise in ["dispatch failure", "io error", "client error", "{"] {
+        assert!(!line.contains(noise), "{noise} is in {line}");
+    }
 }
 
 #[tokio::test]
@@ -93,10 +96,17 @@ async fn each_refusal_is_explained() {
             ExpiredToken,
             "get new temporary credentials",
         ),
+        (
+            403,
+            "InvalidTokenId",
+            ExpiredToken,
+            "get new temporary credentials",
+        ),
         (403, "RequestTimeTooSkewed", ClockSkew, "clock"),
         (403, "AccessDenied", Denied, "s3:ListBucket on bucket"),
         (400, "AuthorizationHeaderMalformed", WrongRegion, "--region"),
         (400, "InvalidArgument", Store, "because InvalidArgument"),
+        (400, "InvalidArgument", Store, "check that --endpoint-url"),
     ] {
         let server = Server::scripted(vec![Answer::error(status, code)]).await;
         fails(&server.url, kind, words).await;
@@ -210,9 +220,65 @@ async fn https_spoken_to_http_and_the_reverse_are_told_apart() {
         let server = Server::scripted(vec![answer]).await;
         fails(&server.url, ConnectErrorKind::NeedsTls, "https://").await;
     }
+    // What is left of these answers when the server resets the connection, as MinIO's does, and what
+    // OpenSSL's does: it closes. The cause was told as "made no sense: connection reset by peer", and
+    // the way out not at all.
+    for answer in [
+        Answer::reset("HTTP/1.0 400 Bad Request\r\nContent-Length: 48\r\n\r\nClient sent"),
+        Answer::reset("HTTP/1.0 400 Bad Request\r\n\r\n"),
+        Answer::reset(""),
+        Answer::lost(),
+    ] {
+        let server = Server::scripted(vec![answer]).await;
+        fails(&server.url, ConnectErrorKind::NeedsTls, "may speak https").await;
+    }
     // A bare TLS alert is no HTTP; the way out is named all the same.
     let server = Server::scripted(vec![Answer::raw([0x15, 3, 1, 0, 2, 2, 22])]).await;
     fails(&server.url, ConnectErrorKind::NotS3, "https://").await;
+}
+
+/// MinIO forgets the access key of a session with the session: an expired one was told as a wrong
+/// AWS_ACCESS_KEY_ID.
+#[tokio::test]
+async fn an_access_key_of_a_session_that_is_not_known_may_have_expired() {
+    let server = Server::scripted(vec![Answer::error(403, "InvalidAccessKeyId")]).await;
+    let mut found = found(&server.url, "access", "secret");
+    found.temporary = true;
+    let error = found.connect(quick(), String::new()).await.unwrap_err();
+    let line = error.to_string();
+    for words in ["session has expired", "new temporary", "AWS_ACCESS_KEY_ID"] {
+        assert!(line.contains(words), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_key_is_told_with_the_half_that_is_missing() {
+    let told = |set: &[&str]| {
+        let var = |name: &str| set.contains(&name).then(|| "value".to_owned());
+        crate::s3::explain::half_a_key(var).map(|error| error.to_string())
+    };
+    let line = told(&["AWS_ACCESS_KEY_ID"]).unwrap();
+    assert!(line.contains("AWS_SECRET_ACCESS_KEY is missing"), "{line}");
+    let line = told(&["AWS_SECRET_ACCESS_KEY"]).unwrap();
+    assert!(line.contains("AWS_ACCESS_KEY_ID is missing"), "{line}");
+    assert_eq!(told(&[]), None);
+    assert_eq!(told(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]), None);
+    assert_eq!(told(&["AWS_ACCESS_KEY_ID", "SECRET_ACCESS_KEY"]), None);
+}
+
+#[tokio::test]
+async fn a_profile_is_found_in_either_of_awss_files() {
+    let found = |text| crate::s3::explain::names_profile(text, "foo");
+    for text in [
+        "[foo]",
+        "[default]\nx = y\n [ profile  foo ] # mine",
+        "[profile foo]\r\n",
+    ] {
+        assert!(found(text), "{text:?}");
+    }
+    for text in ["", "[foo-bar]", "foo", "[sso-session foo]", "x = [foo]"] {
+        assert!(!found(text), "{text:?}");
+    }
 }
 
 #[tokio::test]

@@ -51,6 +51,8 @@ enum End {
     Hang,
     /// These bytes in place of an answer.
     Raw(Vec<u8>),
+    /// The same, and the connection is reset after them: what the other side has not read is lost.
+    Reset(Vec<u8>),
 }
 
 impl Answer {
@@ -109,6 +111,13 @@ impl Answer {
     pub(super) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             end: End::Raw(bytes.into()),
+            ..Self::new(500)
+        }
+    }
+
+    pub(super) fn reset(bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            end: End::Reset(bytes.into()),
             ..Self::new(500)
         }
     }
@@ -245,6 +254,11 @@ where
             End::Hang => std::future::pending().await,
             End::Raw(bytes) => {
                 let _gone = stream.write_all(bytes).await;
+                return;
+            }
+            End::Reset(bytes) => {
+                let _gone = stream.write_all(bytes).await;
+                stream.set_zero_linger().unwrap();
                 return;
             }
         }

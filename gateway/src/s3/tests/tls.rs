@@ -1,6 +1,7 @@
-//! Certificates that are for another name, or of an authority that nobody trusts. The server's
-//! certificate is for `elsewhere.example`, signed by the authority beside it; both are made for
-//! these tests and good for nothing else.
+//! Certificates that are for another name, expired, of an authority that nobody trusts, or an authority's
+//! own. They are made for these tests and good for nothing else: `elsewhere.pem` is for
+//! `elsewhere.example`, signed by the authority beside it; `expired.pem` was for `localhost` in 2020;
+//! `self_signed.pem` is what `openssl req -x509` makes for `localhost`.
 
 use std::sync::Arc;
 
@@ -17,13 +18,15 @@ use crate::s3::{ConnectError, ConnectErrorKind};
 
 const AUTHORITY: &str = include_str!("authority.pem");
 const ELSEWHERE: &str = include_str!("elsewhere.pem");
+const EXPIRED: &str = include_str!("expired.pem");
+const SELF_SIGNED: &str = include_str!("self_signed.pem");
 
-/// A server that shakes hands and says no more; its URL.
-async fn server() -> (String, JoinHandle<()>) {
-    let chain = CertificateDer::pem_slice_iter(ELSEWHERE.as_bytes())
+/// A server that shakes hands with this certificate and key, and says no more; its URL.
+async fn server(pem: &str) -> (String, JoinHandle<()>) {
+    let chain = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .unwrap();
-    let key = PrivateKeyDer::from_pem_slice(ELSEWHERE.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -41,34 +44,78 @@ async fn server() -> (String, JoinHandle<()>) {
     (format!("https://localhost:{port}"), task)
 }
 
-async fn connect_to(url: &str, trusted: bool) -> ConnectError {
-    let directory = tempfile::tempdir().unwrap();
-    let bundle = directory.path().join("authority.pem");
-    std::fs::write(&bundle, AUTHORITY).unwrap();
+/// Why a client that trusts `bundle` too refuses the server at `url`.
+async fn connect_to(url: &str, bundle: Option<&str>) -> ConnectError {
     let mut found = found(url, "access", "secret");
-    if trusted {
-        found.http = connect::https_client(4, Some(&bundle)).unwrap();
+    if let Some(pem) = bundle {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), pem).unwrap();
+        found.http = connect::https_client(4, Some(file.path())).unwrap();
     }
-    found.connect(quick(), String::new()).await.unwrap_err()
+    let error = found.connect(quick(), String::new()).await.unwrap_err();
+    assert_eq!(error.kind, ConnectErrorKind::Tls, "{error}");
+    let line = error.to_string();
+    for noise in [
+        "dispatch failure",
+        "io error",
+        "client error",
+        "Error(",
+        "{",
+    ] {
+        assert!(!line.contains(noise), "{noise} is in {line}");
+    }
+    error
 }
 
 #[tokio::test]
 async fn a_certificate_of_another_name_is_told_with_the_name() {
-    let (url, server) = server().await;
-    let error = connect_to(&url, true).await;
-    assert_eq!(error.kind, ConnectErrorKind::Tls, "{error}");
+    let (url, server) = server(ELSEWHERE).await;
+    let error = connect_to(&url, Some(AUTHORITY)).await;
     assert!(error.message.contains("is for another name"), "{error}");
-    assert!(error.message.contains("elsewhere.example"), "{error}");
+    assert!(
+        error.message.ends_with("only valid for elsewhere.example"),
+        "{error}"
+    );
     server.abort();
 }
 
 #[tokio::test]
 async fn an_authority_that_nobody_trusts_is_told_with_the_way_to_trust_it() {
-    let (url, server) = server().await;
-    let error = connect_to(&url, false).await;
-    assert_eq!(error.kind, ConnectErrorKind::Tls, "{error}");
+    let (url, server) = server(ELSEWHERE).await;
+    let error = connect_to(&url, None).await;
     assert!(error.message.contains("not trusted"), "{error}");
     assert!(error.fix.contains("AWS_CA_BUNDLE"), "{error}");
+    server.abort();
+}
+
+/// AWS_CA_BUNDLE was named as the fix, and it changes nothing.
+#[tokio::test]
+async fn an_expired_certificate_is_told_with_its_time() {
+    let (url, server) = server(EXPIRED).await;
+    for bundle in [None, Some(EXPIRED), Some(AUTHORITY)] {
+        let error = connect_to(&url, bundle).await;
+        assert!(error.message.contains("has expired"), "{error}");
+        assert!(error.message.contains("2021-01-01T00:00:00Z"), "{error}");
+        assert!(
+            error.fix.contains("renew") && error.fix.contains("clock"),
+            "{error}"
+        );
+        assert!(!error.fix.contains("AWS_CA_BUNDLE"), "{error}");
+    }
+    server.abort();
+}
+
+/// What `openssl req -x509` makes is an authority, and is refused as a server's whether it is trusted or
+/// not: AWS_CA_BUNDLE was named as the fix, and it changes nothing.
+#[tokio::test]
+async fn a_server_that_shows_an_authority_s_certificate_is_told_to_reissue_it() {
+    let (url, server) = server(SELF_SIGNED).await;
+    for bundle in [None, Some(SELF_SIGNED)] {
+        let error = connect_to(&url, bundle).await;
+        assert!(error.message.contains("an authority's"), "{error}");
+        assert!(error.fix.contains("basicConstraints=CA:FALSE"), "{error}");
+        assert!(error.fix.contains("does not help"), "{error}");
+    }
     server.abort();
 }
 
