@@ -85,6 +85,7 @@ pub struct Options {
     cache: Option<PathBuf>,
     flags: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    deny_io_uring: bool,
 }
 
 impl Options {
@@ -107,6 +108,7 @@ impl Options {
             cache: None,
             flags: Vec::new(),
             env: env.map(|(name, value)| (name.into(), value.into())).into(),
+            deny_io_uring: false,
         }
     }
 
@@ -121,6 +123,13 @@ impl Options {
     #[must_use]
     pub fn door(mut self, door: Door) -> Self {
         self.door = Some(door);
+        self
+    }
+
+    /// Through the door that the gateway chooses, or that [`Options::flags`] name.
+    #[must_use]
+    pub fn any_door(mut self) -> Self {
+        self.door = None;
         self
     }
 
@@ -168,6 +177,13 @@ impl Options {
         self
     }
 
+    /// Where io_uring_setup(2) is denied.
+    #[must_use]
+    pub fn denying_io_uring(mut self) -> Self {
+        self.deny_io_uring = true;
+        self
+    }
+
     /// Starts the gateway and waits until it serves.
     pub fn mount(self) -> Mount {
         match self.try_mount() {
@@ -201,6 +217,9 @@ impl Options {
             .arg(&cache);
         if let Some(door) = self.door {
             command.args(["--transport", door.flag()]);
+        }
+        if self.deny_io_uring {
+            crate::posix::deny_io_uring(&mut command);
         }
         clean(&mut command);
         // Control sockets of parallel tests stay apart.

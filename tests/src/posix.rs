@@ -55,6 +55,44 @@ pub fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(die) };
 }
 
+/// Has the kernel deny io_uring_setup(2) to the command's process by EPERM, as a container's seccomp
+/// profile does. Needs root.
+pub fn deny_io_uring(command: &mut Command) {
+    let step = |code: u32, jt, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf: 0,
+        k,
+    };
+    let number = libc::SYS_io_uring_setup as u32;
+    let denied = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let mut filter = [
+        // The call's number is the first word of what the filter is given (struct seccomp_data).
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, number),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+        step(libc::BPF_RET | libc::BPF_K, 0, denied),
+    ];
+    let deny = move || {
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_mut_ptr(),
+        };
+        // SAFETY: the program and its steps live until prctl(2) returns, which copies them.
+        let set = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+        };
+        Errno::result(set).map(drop).map_err(io::Error::from)
+    };
+    // SAFETY: between fork and exec the closure makes one system call and touches no memory but its
+    // own.
+    unsafe { command.pre_exec(deny) };
+}
+
 /// Renames with flags (renameat2(2)).
 ///
 /// # Errors
