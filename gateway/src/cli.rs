@@ -68,10 +68,6 @@ struct MountArgs {
     dir: PathBuf,
     #[command(flatten)]
     flags: Flags,
-    /// Return when the mount serves, with its status and reason if it cannot; log lines go to
-    /// stderr, or to syslog if that is a terminal [default: false]
-    #[arg(long, help_heading = "Running")]
-    background: bool,
     /// We are the child of `--background`.
     #[arg(long, hide = true)]
     in_background: bool,

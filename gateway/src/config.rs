@@ -84,6 +84,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Whether the command returns when the mount serves.
+    pub background: bool,
     /// Where the control socket goes and where others' are looked for.
     pub runtime_dirs: Vec<PathBuf>,
 }
@@ -207,6 +209,7 @@ impl Config {
                 level: decide_log_level(flags.log_level, host),
             },
             metrics: flags.metrics,
+            background: flags.background.unwrap_or(false),
             runtime_dirs: host.runtime_dirs(),
             source,
         })

@@ -26,12 +26,11 @@ pub(super) fn run(
     host: &Host,
     argv: &[OsString],
 ) -> Result<(), Failure> {
-    if args.background {
-        // Mistakes on the command line are told by this process, without the detour.
-        Config::load(args.source, &args.dir, matches, host)?;
+    // Mistakes on the command line are told by this process, without the detour.
+    let config = Config::load(args.source, &args.dir, matches, host)?;
+    if config.background && !args.in_background {
         return start_in_background(argv);
     }
-    let config = Config::load(args.source, &args.dir, matches, host)?;
     if args.in_background {
         logging::start_plain(&config.log);
         leave_directory();
@@ -125,15 +124,8 @@ fn start_in_background(argv: &[OsString]) -> Result<(), Failure> {
     let failure =
         |error: std::io::Error| Failure::plain(format!("cannot start in the background: {error}"));
     let program = std::env::current_exe().map_err(failure)?;
-    let args = argv.iter().skip(1).map(|arg| {
-        if arg == "--background" {
-            OsString::from("--in-background")
-        } else {
-            arg.clone()
-        }
-    });
     let mut child = Command::new(program)
-        .args(args)
+        .args(in_background(argv))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -157,6 +149,15 @@ fn start_in_background(argv: &[OsString]) -> Result<(), Failure> {
             status.signal().unwrap_or_default()
         ))),
     }
+}
+
+/// The words of `argv`, for the child. What asked for the background may stand in the environment or a
+/// file, which the child reads too, so one more word tells it that it is there.
+fn in_background(argv: &[OsString]) -> Vec<OsString> {
+    let mut words: Vec<OsString> = argv.iter().skip(1).cloned().collect();
+    // After the name of the command: behind a `--` it would be no flag.
+    words.insert(1.min(words.len()), OsString::from("--in-background"));
+    words
 }
 
 /// When whoever holds our stdin has gone, so should we, in order.
@@ -259,6 +260,20 @@ mod tests {
             failure.message.contains("a/b (3 bytes): timed out"),
             "{failure}"
         );
+    }
+
+    #[test]
+    fn the_child_is_told_where_a_flag_is_a_flag() {
+        let argv = ["ackfs", "mount", "--background", "--", "s3://b", "/m"].map(OsString::from);
+        let wanted = [
+            "mount",
+            "--in-background",
+            "--background",
+            "--",
+            "s3://b",
+            "/m",
+        ];
+        assert_eq!(in_background(&argv), wanted);
     }
 
     #[test]

@@ -156,6 +156,11 @@ pub struct Flags {
     /// [default: none]
     #[arg(long, value_name = "ADDR", value_parser = listen_address, help_heading = RUN)]
     pub metrics: Option<SocketAddr>,
+    /// Return when the mount serves, with its status and reason if it cannot; log lines go to
+    /// stderr, or to syslog if that is a terminal [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", help_heading = RUN)]
+    pub background: Option<bool>,
 }
 
 /// `--path-style`.

@@ -312,6 +312,22 @@ mod tests {
         assert_eq!(flags.gid, None);
     }
 
+    /// `--background` was neither a variable nor a key, and the help says that each flag is.
+    #[test]
+    fn the_background_is_a_setting_like_others() {
+        let file = written("background = true");
+        let config = format!("--config={}", file.path().display());
+        assert_eq!(merged(&[&config], &[]).unwrap().background, Some(true));
+        let env = [("ACKFS_BACKGROUND", "true")];
+        assert_eq!(merged(&[], &env).unwrap().background, Some(true));
+        let off = merged(&["--background=false"], &env).unwrap();
+        assert_eq!(off.background, Some(false));
+        assert_eq!(
+            merged(&["--background"], &[]).unwrap().background,
+            Some(true)
+        );
+    }
+
     #[test]
     fn the_environment_names_the_file_too() {
         let file = written("region = \"eu-west-1\"");

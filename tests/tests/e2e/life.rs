@@ -32,6 +32,7 @@ claims! {
         a_second_signal_ends_it_at_once,
         a_draining_mount_takes_no_new_writers,
         a_background_mount_serves_when_the_command_returns,
+        the_environment_asks_for_the_background_too,
         a_background_mount_that_fails_says_so,
         a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere,
         stats_shows_what_happened,
@@ -304,6 +305,16 @@ fn background(world: &World, dir: &Path, bucket: &str, runtime: &Path, cache: &P
     command
 }
 
+/// Gives `command` a clean environment, and what `other` has in its own.
+fn take_environment(command: &mut Command, other: &Command) {
+    clean(command);
+    for (name, value) in other.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+}
+
 fn a_background_mount_serves_when_the_command_returns(world: &World) {
     let (dir, runtime, cache) = (
         nursery::dir("mnt-"),
@@ -326,6 +337,26 @@ fn a_background_mount_serves_when_the_command_returns(world: &World) {
     let (code, _, words) = run_ackfs(&args, &env, TIME_MAX).expect("umount ends");
     assert_eq!(code, Some(0), "{words}");
     assert!(!is_mounted(dir.path()));
+}
+
+/// The mount in the background reads the same variable, and must not start another.
+fn the_environment_asks_for_the_background_too(world: &World) {
+    let (dir, runtime, cache) = (
+        nursery::dir("mnt-"),
+        nursery::dir("run-"),
+        nursery::dir("c-"),
+    );
+    let _unmounted = Unmounted(dir.path().to_owned());
+    let bucket = world.witness().bucket().to_owned();
+    let asked = background(world, dir.path(), &bucket, runtime.path(), cache.path());
+    let mut command = nursery::command(ackfs_bin());
+    command.args(asked.get_args().filter(|arg| *arg != "--background"));
+    take_environment(&mut command, &asked);
+    command.env("ACKFS_BACKGROUND", "true");
+    let (code, output, words) = run(&mut command, TIME_MAX).expect("the command returns");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(output.contains(&bucket), "{output:?}");
+    fs::write(dir.path().join("file"), "served").expect("write");
 }
 
 fn a_background_mount_that_fails_says_so(world: &World) {
@@ -362,13 +393,8 @@ fn a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere(world: &World
     words.extend(plain.get_args().map(|arg| arg.to_string_lossy()));
     // script(1) gives it a terminal. No path of ours holds a blank.
     let mut command = nursery::command(Path::new("script"));
-    clean(&mut command);
     command.args(["-q", "-e", "-c", &words.join(" "), "/dev/null"]);
-    for (name, value) in plain.get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
+    take_environment(&mut command, &plain);
     let (code, output, _) = run(&mut command, TIME_MAX).expect("the command returns");
     assert_eq!(code, Some(0), "{output}");
     assert!(output.contains("ready: "), "{output}");
