@@ -7,6 +7,8 @@
 mod going;
 #[path = "semantics/links.rs"]
 mod links;
+#[path = "semantics/mapped.rs"]
+mod mapped;
 mod world;
 
 use std::fs::{self, File, OpenOptions};

@@ -1,0 +1,86 @@
+//! Mappings whose file is renamed, or given another mode, by this same mount while the kernel writes
+//! them back. Its inode lock keeps write(2) away from both, and not what the FLUSH of a close(2)
+//! begins: `fuse_flush` (fs/fuse/file.c) writes the pages back before it takes the lock.
+//!
+//! The bytes stored were lost: they came over a version that the mount itself replaced or removed
+//! meanwhile, and close(2) blamed somebody else's change.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::thread;
+
+use ackfs_cache::store::memory::Call;
+
+use crate::world::{Map, World, close, map_shared, on_both_doors};
+
+const LEN: usize = 12 << 20;
+
+/// A file that is open for both and has been stored to through a mapping, which is not written back
+/// yet. Most of it is in the store only.
+fn stored(world: &World) -> (File, Map) {
+    world.store.plant("a", vec![b'o'; LEN]);
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true);
+    let file = options.open(world.path("a")).unwrap();
+    let mut map = map_shared(&file, LEN);
+    map.write(0, b"new");
+    world.store.calls();
+    (file, map)
+}
+
+fn until(happened: impl Fn() -> bool) {
+    while !happened() {
+        thread::yield_now();
+    }
+}
+
+fn await_call(world: &World, call: Call) {
+    until(|| world.store.count_called(call) > 0);
+}
+
+/// Closes a second descriptor, which writes the mapping back.
+fn write_back(file: &File) -> std::io::Result<()> {
+    close(file.try_clone().unwrap())
+}
+
+fn assert_stored(world: &World, name: &str) {
+    let bytes = world.store.bytes(name).unwrap();
+    assert_eq!(bytes.len(), LEN);
+    assert_eq!(&bytes[..3], b"new");
+    assert!(bytes[3..].iter().all(|byte| *byte == b'o'));
+    assert_eq!(world.filesystem.stats().lost_files, 0);
+}
+
+#[test]
+fn a_base_and_a_read_that_a_rename_removes_while_they_come_are_found_under_the_new_name() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_DIRECT);
+        let reader = options.open(world.path("a")).unwrap();
+        let (delete, get) = (world.store.gate(Call::Delete), world.store.gate(Call::Get));
+        thread::scope(|scope| {
+            let renaming = scope.spawn(|| fs::rename(world.path("a"), world.path("b")));
+            await_call(world, Call::Delete);
+            world.store.calls();
+            let closing = scope.spawn(|| write_back(&file));
+            // The base comes in two pieces.
+            until(|| world.store.count_called(Call::Get) == 2);
+            let reading = scope.spawn(|| {
+                let mut page = vec![0; 4096];
+                reader.read_exact_at(&mut page, 6 << 20).map(|()| page)
+            });
+            until(|| world.store.count_called(Call::Get) > 2);
+            delete.open();
+            until(|| world.store.bytes("a").is_none());
+            get.open();
+            renaming.join().unwrap().unwrap();
+            assert_eq!(reading.join().unwrap().unwrap(), vec![b'o'; 4096]);
+            closing.join().unwrap().unwrap();
+        });
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "b");
+        assert_eq!(world.store.bytes("a"), None);
+    });
+}
