@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ackfs_cache::dirty::{Base, DirtyFile, Published, WriteError};
-use ackfs_cache::object::Key;
+use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::Metadata;
 use tracing::info;
 
@@ -172,6 +172,15 @@ impl Filesystem {
             self.known.changed(parent, &name, Some(what));
         }
     }
+}
+
+/// What is written to the file goes over `base` from now on: this mount's copy of the version that it
+/// went over before. Under the inode's `publishing`. Waits for a fetch of that version under way.
+pub(super) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
+    let (id, size) = (base.clone(), dirty.size());
+    dirty
+        .retarget(base.key.clone(), Base::Keep { id, size })
+        .await;
 }
 
 /// Bytes were written: the time of it, and no close has told of them.

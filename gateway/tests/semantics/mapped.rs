@@ -6,7 +6,7 @@
 //! meanwhile, and close(2) blamed somebody else's change.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::thread;
 
 use ackfs_cache::store::memory::Call;
@@ -43,12 +43,64 @@ fn write_back(file: &File) -> std::io::Result<()> {
     close(file.try_clone().unwrap())
 }
 
+fn forbid(world: &World) {
+    fs::set_permissions(world.path("a"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn mode_stored(world: &World) -> String {
+    world.store.metadata("a").unwrap().user["file-permissions"].clone()
+}
+
 fn assert_stored(world: &World, name: &str) {
     let bytes = world.store.bytes(name).unwrap();
     assert_eq!(bytes.len(), LEN);
     assert_eq!(&bytes[..3], b"new");
     assert!(bytes[3..].iter().all(|byte| *byte == b'o'));
     assert_eq!(world.filesystem.stats().lost_files, 0);
+}
+
+#[test]
+fn what_is_written_back_while_a_mode_is_copied_is_published_over_the_copy() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let copy = world.store.gate(Call::Copy);
+        thread::scope(|scope| {
+            let changing = scope.spawn(|| forbid(world));
+            await_call(world, Call::Copy);
+            let closing = scope.spawn(|| write_back(&file));
+            await_call(world, Call::Get);
+            copy.open();
+            changing.join().unwrap();
+            closing.join().unwrap().unwrap();
+        });
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "a");
+        assert_eq!(mode_stored(world), "0100600");
+    });
+}
+
+#[test]
+fn a_base_that_a_copied_mode_replaces_while_it_comes_is_fetched_from_the_copy() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let (copy, get) = (world.store.gate(Call::Copy), world.store.gate(Call::Get));
+        thread::scope(|scope| {
+            let changing = scope.spawn(|| forbid(world));
+            await_call(world, Call::Copy);
+            let closing = scope.spawn(|| write_back(&file));
+            await_call(world, Call::Get);
+            copy.open();
+            until(|| !world.store.metadata("a").unwrap().user.is_empty());
+            get.open();
+            changing.join().unwrap();
+            closing.join().unwrap().unwrap();
+        });
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "a");
+        assert_eq!(mode_stored(world), "0100600");
+    });
 }
 
 #[test]
