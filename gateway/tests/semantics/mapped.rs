@@ -9,9 +9,10 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::thread;
 
-use ackfs_cache::store::memory::Call;
+use ackfs_cache::store::StoreErrorKind;
+use ackfs_cache::store::memory::{Call, Fault};
 
-use crate::world::{Map, World, close, map_shared, on_both_doors};
+use crate::world::{Map, World, close, errno, map_shared, on_both_doors};
 
 const LEN: usize = 12 << 20;
 
@@ -103,6 +104,33 @@ fn a_base_that_a_copied_mode_replaces_while_it_comes_is_fetched_from_the_copy() 
     });
 }
 
+/// The old object stays until what is being fetched from it is here, once.
+#[test]
+fn a_base_that_comes_while_its_file_is_renamed_is_fetched_once() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let (copy, get) = (world.store.gate(Call::Copy), world.store.gate(Call::Get));
+        thread::scope(|scope| {
+            let renaming = scope.spawn(|| fs::rename(world.path("a"), world.path("b")));
+            await_call(world, Call::Copy);
+            let closing = scope.spawn(|| write_back(&file));
+            await_call(world, Call::Get);
+            copy.open();
+            until(|| world.store.bytes("b").is_some());
+            get.open();
+            renaming.join().unwrap().unwrap();
+            closing.join().unwrap().unwrap();
+        });
+        let gets = world.store.gets();
+        let begins = gets.iter().filter(|(extent, _)| extent.offset < 4096);
+        assert!(begins.count() <= 2, "{gets:?}");
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "b");
+        assert_eq!(world.store.bytes("a"), None);
+    });
+}
+
 #[test]
 fn a_base_and_a_read_that_a_rename_removes_while_they_come_are_found_under_the_new_name() {
     on_both_doors(|world| {
@@ -134,5 +162,28 @@ fn a_base_and_a_read_that_a_rename_removes_while_they_come_are_found_under_the_n
         close(file).unwrap();
         assert_stored(world, "b");
         assert_eq!(world.store.bytes("a"), None);
+    });
+}
+
+#[test]
+fn what_is_written_back_while_a_rename_fails_is_published_under_the_old_name() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let copy = world.store.gate(Call::Copy);
+        let refusal = Fault::Fail(StoreErrorKind::Denied);
+        world.store.inject(Call::Delete, refusal);
+        thread::scope(|scope| {
+            let renaming = scope.spawn(|| fs::rename(world.path("a"), world.path("b")));
+            await_call(world, Call::Copy);
+            let closing = scope.spawn(|| write_back(&file));
+            await_call(world, Call::Get);
+            copy.open();
+            assert_eq!(errno(renaming.join().unwrap()), libc::EACCES);
+            closing.join().unwrap().unwrap();
+        });
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "a");
+        assert_eq!(world.store.bytes("b").unwrap(), vec![b'o'; LEN]);
     });
 }
