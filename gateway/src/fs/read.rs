@@ -63,7 +63,10 @@ impl Filesystem {
             drop(handle.inode.publishing.lock().await);
             match handle.source(&self.reader) {
                 Some(now) if !now.is(&source) || now.object() != object => source = now,
-                _ => return Err(stale),
+                _ => {
+                    self.note_missed(&handle.inode, &stale);
+                    return Err(stale);
+                }
             }
         }
     }
