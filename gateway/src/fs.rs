@@ -5,7 +5,8 @@
 //! here is answered there, everything else takes its request along into a task. The rooms inside:
 //! [`inode`] and [`handle`] hold what is open, [`known`] what the store said lately, [`dir`] a
 //! listing under way; `namespace`, `special`, `open`, `read`, `write`, `close`, `setattr`, `remove` and
-//! `rename` are the operations; `going` keeps the bytes of files that are removed while they are open.
+//! `rename` are the operations; `going` keeps the bytes of files that are removed while they are open,
+//! and `hot` serves names that are overwritten while they are opened.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -21,6 +22,7 @@ use self::attr::{Defaults, FileAttr};
 pub use self::close::CloseMode;
 use self::error::{FsError, FsResult};
 use self::handle::{DirHandle, FileHandle, Handles};
+use self::hot::HotNames;
 use self::inode::{Inode, Table};
 use self::known::KnownNames;
 use crate::fuse::mount::Kernel;
@@ -37,6 +39,7 @@ pub mod known;
 pub mod name;
 
 mod going;
+mod hot;
 mod namespace;
 mod open;
 mod read;
@@ -130,6 +133,7 @@ pub struct Filesystem {
     files: Handles<FileHandle>,
     dirs: Handles<DirHandle>,
     known: KnownNames,
+    hot: HotNames,
     refuse_writers: AtomicBool,
     /// Publishes that a RELEASE has begun: a drain waits for them.
     releases: TaskTracker,
@@ -155,6 +159,7 @@ impl Filesystem {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             inodes: Table::new(&config.prefix, root, Instant::now()),
+            hot: HotNames::default(),
             known: KnownNames::new(config.metadata_ttl, config.negative_ttl),
             config,
             defaults,

@@ -238,6 +238,15 @@ impl DirtyFile {
         Ok(held)
     }
 
+    /// The version in the store that bytes of the file are still to come from; `None` if all are here.
+    /// It changes with [`DirtyFile::retarget`]. Never waits.
+    pub fn away(&self) -> Option<ObjectId> {
+        match &self.inner.state.lock().source {
+            Source::Here => None,
+            Source::Away { id, .. } | Source::Coming { id, .. } => Some(id.clone()),
+        }
+    }
+
     /// Whether the bytes of the base are still in the store only.
     pub fn base_is_away(&self) -> bool {
         !matches!(self.inner.state.lock().source, Source::Here)

@@ -46,6 +46,8 @@ pub enum Fault {
     Fail(StoreErrorKind),
     /// Does it, then fails.
     FailAfter(StoreErrorKind),
+    /// A HEAD succeeds, and then somebody puts the same object again.
+    Overtake,
     /// A body ends with this error after so many bytes.
     CutBody(u64, StoreErrorKind),
 }
@@ -437,6 +439,10 @@ impl ObjectStore for MemoryStore {
             let fault = self.enter(Call::Head, key.as_str()).await?;
             let object = self.state.lock().objects.get(key.as_str()).cloned();
             let object = object.ok_or_else(|| missing(key.as_str()))?;
+            if fault == Some(Fault::Overtake) {
+                let (bytes, metadata) = (object.bytes.clone(), object.metadata.clone());
+                self.state.lock().write(key.as_str(), bytes, metadata);
+            }
             leave(
                 fault,
                 ObjectInfo {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ackfs_cache::dirty::DirtyFile;
+use ackfs_cache::object::ObjectId;
 use ackfs_cache::read::{ReadCache, Stream};
 use parking_lot::{Mutex, RwLock};
 
@@ -46,6 +47,14 @@ impl Source {
             (Self::Dirty(one), Self::Dirty(other)) => Arc::ptr_eq(one, other),
             (Self::Clean(one), Self::Clean(other)) => Arc::ptr_eq(one, other),
             _ => false,
+        }
+    }
+
+    /// The version in the store that is asked for bytes that are not here; `None` if all are.
+    pub fn object(&self) -> Option<ObjectId> {
+        match self {
+            Self::Dirty(dirty) => dirty.away(),
+            Self::Clean(stream) => Some(stream.object().clone()),
         }
     }
 }

@@ -24,6 +24,7 @@ use ackfs_cache::store::Metadata;
 use parking_lot::Mutex;
 
 use super::attr::{FileAttr, Kind};
+use super::hot::Asked;
 use crate::fuse::abi::{Attr, EntryOut};
 
 /// The root's number (FUSE_ROOT_ID).
@@ -92,6 +93,11 @@ pub struct State {
     pub unlinked: bool,
     /// References that the kernel holds, and one of the inode that this is the successor of.
     pub lookups: u64,
+    /// How many were ever given without asking the store for the name, or to be believed for longer than
+    /// by who asked: see `hot.rs`.
+    pub unasked: u64,
+    /// What the others were given.
+    pub asked: Option<Asked>,
     /// Who has the name now, see [`Table::succeed`].
     pub successor: Option<Arc<Inode>>,
     /// Open handles.
@@ -171,6 +177,12 @@ impl State {
         self.dirty = Some(dirty);
     }
 
+    /// The kernel gets one reference.
+    pub fn give_out(&mut self) {
+        self.lookups += 1;
+        self.unasked += 1;
+    }
+
     /// Whether neither a name nor a handle leads to it any more.
     pub fn is_gone(&self) -> bool {
         self.unlinked && self.handles == 0
@@ -234,6 +246,8 @@ impl NewInode {
                 leaving: false,
                 unlinked: false,
                 lookups: 0,
+                unasked: 0,
+                asked: None,
                 successor: None,
                 handles: 0,
                 writers: 0,
@@ -312,7 +326,7 @@ impl Table {
             let is_dir = |kind| kind == Kind::Directory;
             let mut state = old.state.lock();
             if is_dir(old.kind) == is_dir(new.attr.kind) && keep(&old, &mut state, &new) {
-                state.lookups += 1;
+                state.give_out();
                 drop(state);
                 return old;
             }
@@ -323,7 +337,7 @@ impl Table {
         inner.next += 1;
         let local = new.dirty.is_some();
         let inode = Arc::new(new.into_inode(ino));
-        inode.state.lock().lookups = 1;
+        inode.state.lock().give_out();
         if local {
             inner
                 .local
@@ -366,7 +380,7 @@ impl Table {
         new.is_successor = true;
         // The kernel may look it up and forget it at once, before it looks it up to keep it
         // (`fuse_dentry_revalidate`): the old one holds it as long as itself lives.
-        new.state.lock().lookups = 1;
+        new.state.lock().give_out();
         let new = Arc::new(new);
         inner.next += 1;
         inner.detach(old);
@@ -449,7 +463,7 @@ impl Table {
         let inner = self.inner.lock();
         let is_here = inner.by_ino.contains_key(&inode.ino);
         if is_here {
-            inode.state.lock().lookups += 1;
+            inode.state.lock().give_out();
         }
         is_here
     }

@@ -26,10 +26,10 @@ use crate::fuse::abi::StatfsOut;
 use crate::fuse::{Caller, Responder};
 
 /// A name that was found: what it is, its metadata if a HEAD showed them, when the store was asked.
-struct Found {
-    what: Listed,
-    metadata: Option<Arc<Metadata>>,
-    begun: Instant,
+pub(super) struct Found {
+    pub(super) what: Listed,
+    pub(super) metadata: Option<Arc<Metadata>>,
+    pub(super) begun: Instant,
 }
 
 impl Filesystem {
@@ -57,7 +57,7 @@ impl Filesystem {
             let mut state = child.state.lock();
             if state.is_local() && !state.unlinked {
                 if !state.kept || !self.known.remaining(true, state.checked, now).is_zero() {
-                    state.lookups += 1;
+                    state.give_out();
                     let entry = child.entry(&state, Duration::ZERO);
                     drop(state);
                     return responder.entry(&entry);
@@ -66,6 +66,18 @@ impl Filesystem {
                 drop(state);
                 kept = Some(child);
             }
+        }
+        if self.hot.holds(parent, &name) {
+            let (this, again) = (self.this(), self.this());
+            let context = Context::below(context.op, &dir, &name);
+            let asked = name.clone();
+            let work = async move { this.look_up_hot(&dir, &asked).await };
+            return self.spawn_interruptible(context, responder, work, move |responder, entry| {
+                match entry {
+                    Some(entry) => responder.entry(&entry),
+                    None => again.lookup(parent, name.as_bytes(), responder),
+                }
+            });
         }
         let known = self.known.get(parent, &name, now);
         let known = known.filter(|known| known.what.is_some() || kept.is_none());
@@ -398,7 +410,12 @@ impl Filesystem {
     }
 
     /// Asks for the type of a name that a listing has shown as an object.
-    async fn ask_type(&self, dir: &Inode, name: &str, key: &Key) -> FsResult<Option<Found>> {
+    pub(super) async fn ask_type(
+        &self,
+        dir: &Inode,
+        name: &str,
+        key: &Key,
+    ) -> FsResult<Option<Found>> {
         let begun = Instant::now();
         let head = self.head(key).await?;
         let found = self.choose(dir, key, false, head, begun);

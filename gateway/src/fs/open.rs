@@ -24,6 +24,7 @@ use super::attr::Kind;
 use super::dir::Lister;
 use super::error::{Errno, FsError, FsResult};
 use super::handle::{DirHandle, FileHandle};
+use super::hot::is_asked;
 use super::inode::{Inode, State, Told};
 use super::known::Known;
 use super::{Context, Filesystem};
@@ -78,12 +79,16 @@ impl Filesystem {
             self.writable()?;
         }
         self.turn_from_lost(inode)?;
-        let checked = access(inode);
-        self.revalidate_published(inode).await?;
-        if access(inode) != checked {
-            // A listing shows no metadata, so the kernel has let the caller in by the mount's mode and
-            // owner. It looks the name up again and checks by the file's own.
-            return Err(FsError::plain(libc::ESTALE));
+        if !is_asked(&inode.state.lock()) {
+            let checked = access(inode);
+            self.revalidate_published(inode)
+                .await
+                .inspect_err(|error| self.note_missed(inode, error))?;
+            if access(inode) != checked {
+                // A listing shows no metadata, so the kernel has let the caller in by the mount's mode and
+                // owner. It looks the name up again and checks by the file's own.
+                return Err(FsError::plain(libc::ESTALE));
+            }
         }
         tell_of_late_failure(&mut inode.state.lock())?;
         if !truncates(flags) {
@@ -121,7 +126,9 @@ impl Filesystem {
             return Err(self.look_again(inode));
         }
         let mut state = inode.state.lock();
-        if state.leaving || state.unlinked || !state.attached {
+        // A hot name may lead to a newer version by now; the kernel looked this one up for this open.
+        let is_here = state.attached || (!changes(flags) && is_asked(&state));
+        if state.leaving || state.unlinked || !is_here {
             drop(state);
             return Err(self.look_again(inode));
         }

@@ -35,7 +35,7 @@ impl Filesystem {
             let result = {
                 let buf = responder.buffer(len);
                 tokio::select! {
-                    result = this.read_waiting(&handle, &source, offset, buf) => result,
+                    result = this.read_waiting(&handle, source, offset, buf) => result,
                     () = interrupt.interrupted() => Err(FsError::plain(libc::EINTR)),
                 }
             };
@@ -46,22 +46,28 @@ impl Filesystem {
 
     /// Reads from `source`. One that is not there any more may have been moved by us meanwhile: a
     /// rename, an unlink or a publish shows its outcome here only after it has happened at the
-    /// store. So who meets ESTALE waits for what is under way and looks again, once.
+    /// store. So who meets ESTALE waits for what is under way, and looks again if it was moved.
     async fn read_waiting(
         &self,
         handle: &FileHandle,
-        source: &Source,
+        mut source: Source,
         offset: u64,
         buf: &mut [u8],
     ) -> FsResult<usize> {
-        let stale = match read_from(source, offset, buf).await {
-            Err(error) if error.errno.0 == libc::ESTALE => error,
-            result => return result,
-        };
-        drop(handle.inode.publishing.lock().await);
-        match handle.source(&self.reader) {
-            Some(now) if !now.is(source) => read_from(&now, offset, buf).await,
-            _ => Err(stale),
+        loop {
+            let object = source.object();
+            let stale = match read_from(&source, offset, buf).await {
+                Err(error) if error.errno.0 == libc::ESTALE => error,
+                result => return result,
+            };
+            drop(handle.inode.publishing.lock().await);
+            match handle.source(&self.reader) {
+                Some(now) if !now.is(&source) || now.object() != object => source = now,
+                _ => {
+                    self.note_missed(&handle.inode, &stale);
+                    return Err(stale);
+                }
+            }
         }
     }
 }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use ackfs_cache::dirty::Base;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
@@ -17,6 +16,7 @@ use super::inode::Inode;
 use super::known::Listed;
 use super::name::file_key;
 use super::namespace::content_type;
+use super::write::rebase;
 use super::{Context, Filesystem};
 use crate::fuse::{Interrupt, Responder};
 
@@ -126,11 +126,21 @@ impl Filesystem {
             metadata,
             is_other,
         } = copied?;
+        let copy = ObjectId::new(target.clone(), etag.clone());
+        // The kernel writes a mapping back whenever it likes: what keeps bytes of the old object gets them
+        // from there while it can. What begins later finds nothing there and waits for us.
+        let begun = inode.state.lock().dirty.clone().filter(|_| !is_other);
+        if let Some(begun) = &begun {
+            rebase(begun, &copy).await;
+        }
         if let Err(error) = self.store.delete(&source.key, Some(&source.etag)).await
             && error.kind != StoreErrorKind::NotFound
         {
             // Both names are there now, and the caller learns that the rename did not end.
             self.known.drop_name(new_dir.ino, new_name);
+            if let Some(begun) = &begun {
+                rebase(begun, &source).await;
+            }
             return Err(error.into());
         }
         self.keep(dir);
@@ -153,27 +163,24 @@ impl Filesystem {
             }
             state.version = Some(etag.clone());
             state.checked = Instant::now();
-            let id = ObjectId::new(target.clone(), etag.clone());
             if state.metadata.is_none() {
                 state.attr = state.attr.with_metadata(&metadata);
             }
             state.attr.change(now);
             let kept = Arc::new(state.attr.to_kept(&metadata));
             state.metadata = Some(kept.clone());
-            self.known.put_metadata(id, kept);
-            (
-                Listed::File {
-                    etag: etag.clone(),
-                    size: state.attr.size,
-                    modified: now,
-                },
-                state.dirty.clone(),
-            )
+            self.known.put_metadata(copy.clone(), kept);
+            let what = Listed::File {
+                etag,
+                size: state.attr.size,
+                modified: now,
+            };
+            (what, state.dirty.clone())
         };
-        if let Some(dirty) = dirty {
-            let size = dirty.size();
-            let id = ObjectId::new(target.clone(), etag);
-            dirty.retarget(target, Base::Keep { id, size }).await;
+        if let Some(dirty) = dirty
+            && !begun.is_some_and(|begun| Arc::ptr_eq(&begun, &dirty))
+        {
+            rebase(&dirty, &copy).await;
         }
         if inode.kind != Kind::File {
             self.known.put_special(new_dir.ino);

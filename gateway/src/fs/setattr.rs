@@ -14,6 +14,7 @@ use super::error::{FsError, FsResult};
 use super::inode::{Inode, State};
 use super::known::Listed;
 use super::namespace::DIRECTORY_TYPE;
+use super::write::rebase;
 use super::{Context, Filesystem};
 use crate::fuse::Responder;
 use crate::fuse::request::SetAttr;
@@ -92,23 +93,11 @@ impl Filesystem {
 
     async fn set_metadata(&self, inode: &Arc<Inode>, set: &SetAttr) -> FsResult<()> {
         let now = SystemTime::now();
-        let apply = |state: &mut State| {
-            let attr = &mut state.attr;
-            attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
-            attr.uid = set.uid.unwrap_or(attr.uid);
-            attr.gid = set.gid.unwrap_or(attr.gid);
-            attr.atime = set.atime.map(|atime| resolve(atime, now)).or(attr.atime);
-            attr.change(now);
-            if let Some(mtime) = set.mtime {
-                attr.mtime = resolve(mtime, now);
-                state.mtime_set = true;
-            }
-        };
         if inode.kind == Kind::Directory {
             // A directory's times last as long as its inode: every name that comes or goes changes them.
             let is_access = set.mode.is_some() || set.uid.is_some() || set.gid.is_some();
             if !is_access || Self::is_root(inode.ino) {
-                apply(&mut inode.state.lock());
+                apply(&mut inode.state.lock(), set, now);
                 return Ok(());
             }
             let _guard = inode.publishing.lock().await;
@@ -122,75 +111,92 @@ impl Filesystem {
             };
             let metadata = self.put_marker(key, wanted).await?;
             let mut state = inode.state.lock();
-            apply(&mut state);
+            apply(&mut state, set, now);
             state.metadata = Some(Arc::new(metadata));
             state.checked = Instant::now();
             return Ok(());
         }
-        let held = {
-            let mut state = inode.state.lock();
-            state.dirty.clone().map(|dirty| {
-                apply(&mut state);
-                dirty.set_metadata(state.metadata_now());
-                dirty.touch();
-                state.writers > 0 || state.unlinked || state.leaving
-            })
-        };
-        match held {
-            Some(true) => return Ok(()),
-            // Its last writer was released, and a publish that this one began may be sealed already.
-            Some(false) => return self.publish_by_name(inode).await,
-            None => {}
+        let mut carried = carry(&mut inode.state.lock(), set, now);
+        if carried.is_none() {
+            carried = self.copy_metadata(inode, set, now).await?;
         }
+        match carried {
+            None | Some(Carried::ByItsWriters) => Ok(()),
+            Some(Carried::ByNobody) => self.publish_by_name(inode).await,
+        }
+    }
+
+    /// Has the store copy the object onto itself, with what is set. That may be another version, and
+    /// the kernel writes a mapping back whenever it likes: who began to write meanwhile goes on over
+    /// the copy. Somebody who began before it carries what is set.
+    async fn copy_metadata(
+        &self,
+        inode: &Arc<Inode>,
+        set: &SetAttr,
+        now: SystemTime,
+    ) -> FsResult<Option<Carried>> {
         let _guard = inode.publishing.lock().await;
         {
             let mut state = inode.state.lock();
             if state.unlinked {
-                apply(&mut state);
-                return Ok(());
+                apply(&mut state, set, now);
+                return Ok(None);
             }
         }
         self.revalidate(inode).await?;
         let (id, before, metadata) = {
             let mut state = inode.state.lock();
+            if let Some(carried) = carry(&mut state, set, now) {
+                return Ok(Some(carried));
+            }
             let id = state.object().ok_or(FsError::plain(libc::ESTALE))?;
             let before = (state.attr, state.mtime_set);
-            apply(&mut state);
+            apply(&mut state, set, now);
             let foreign = state.metadata.clone().unwrap_or_default();
             // The copy is young at the store, and the bytes in it are not.
             (id, before, state.attr.to_metadata(&foreign, true))
         };
         let condition = Condition::Matches(id.etag.clone());
         let copy = CopyMetadata::Replace(metadata.clone());
-        match self.store.copy(&id, &id.key, copy, &condition).await {
-            Ok(etag) => {
-                let (parent, name, size) = {
-                    let mut state = inode.state.lock();
-                    let metadata = Arc::new(state.attr.to_kept(&metadata));
-                    let id = ObjectId::new(Key::new(id.key.as_str()), etag.clone());
-                    self.known.put_metadata(id, metadata.clone());
-                    if state.kernel_pages == state.version {
-                        state.kernel_pages = Some(etag.clone());
-                    }
-                    state.version = Some(etag.clone());
-                    state.metadata = Some(metadata);
-                    state.checked = Instant::now();
-                    (state.parent, state.name.clone(), state.attr.size)
-                };
-                let what = Listed::File {
-                    etag,
-                    size,
-                    modified: now,
-                };
-                self.known.changed(parent, &name, Some(what));
-                Ok(())
-            }
+        let etag = match self.store.copy(&id, &id.key, copy, &condition).await {
+            Ok(etag) => etag,
             Err(error) => {
                 let mut state = inode.state.lock();
                 (state.attr, state.mtime_set) = before;
-                Err(error.into())
+                return Err(error.into());
             }
+        };
+        let id = ObjectId::new(Key::new(id.key.as_str()), etag.clone());
+        let (parent, name, size, dirty) = {
+            let mut state = inode.state.lock();
+            let metadata = Arc::new(state.attr.to_kept(&metadata));
+            self.known.put_metadata(id.clone(), metadata.clone());
+            if state.kernel_pages == state.version {
+                state.kernel_pages = Some(etag.clone());
+            }
+            state.version = Some(etag.clone());
+            state.metadata = Some(metadata);
+            state.checked = Instant::now();
+            if let Some(dirty) = &state.dirty {
+                dirty.set_metadata(state.metadata_now());
+            }
+            (
+                state.parent,
+                state.name.clone(),
+                state.attr.size,
+                state.dirty.clone(),
+            )
+        };
+        let what = Listed::File {
+            etag,
+            size,
+            modified: now,
+        };
+        self.known.changed(parent, &name, Some(what));
+        if let Some(dirty) = dirty {
+            rebase(&dirty, &id).await;
         }
+        Ok(None)
     }
 
     /// Keeps a directory's mode and owner with its marker, which is made if there is none. Gives the
@@ -225,5 +231,39 @@ impl Filesystem {
             Err(error) if error.kind == StoreErrorKind::Changed => Err(FsError::plain(libc::EBUSY)),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Who brings attributes to the store with the bytes of a file that is written.
+enum Carried {
+    /// The close of a handle, or nobody any more: the file has no name.
+    ByItsWriters,
+    /// Its last writer was released, and a publish that this one began may be sealed already.
+    ByNobody,
+}
+
+/// Sets the attributes of a file that is written. `None` if it is not: nothing is set then.
+fn carry(state: &mut State, set: &SetAttr, now: SystemTime) -> Option<Carried> {
+    let dirty = state.dirty.clone()?;
+    apply(state, set, now);
+    dirty.set_metadata(state.metadata_now());
+    dirty.touch();
+    Some(if state.writers > 0 || state.unlinked || state.leaving {
+        Carried::ByItsWriters
+    } else {
+        Carried::ByNobody
+    })
+}
+
+fn apply(state: &mut State, set: &SetAttr, now: SystemTime) {
+    let attr = &mut state.attr;
+    attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
+    attr.uid = set.uid.unwrap_or(attr.uid);
+    attr.gid = set.gid.unwrap_or(attr.gid);
+    attr.atime = set.atime.map(|atime| resolve(atime, now)).or(attr.atime);
+    attr.change(now);
+    if let Some(mtime) = set.mtime {
+        attr.mtime = resolve(mtime, now);
+        state.mtime_set = true;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ackfs_cache::dirty::{Base, DirtyFile, Published, WriteError};
-use ackfs_cache::object::Key;
+use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::Metadata;
 use tracing::info;
 
@@ -31,14 +31,40 @@ impl Filesystem {
             return responder.written(len);
         }
         let context = Context::of("write", &handle.inode);
+        let this = self.this();
         self.runtime.spawn(async move {
-            let result = dirty.write(offset, responder.data()).await;
+            let result = this.write_waiting(&handle.inode, dirty, offset, responder.data());
+            let result = result.await.map(|()| len);
             if result.is_ok() {
                 wrote(&handle.inode);
             }
-            let result = result.map(|()| len).map_err(FsError::from);
             context.finish(responder, result, Responder::written);
         });
+    }
+
+    /// Writes to `dirty`. The kernel keeps write(2) away while this mount renames the file or changes its
+    /// mode, but not what it writes back of a mapping. That may ask for a base which we move meanwhile:
+    /// who meets ESTALE waits for what is under way, and tries again if the base was moved.
+    async fn write_waiting(
+        &self,
+        inode: &Arc<Inode>,
+        mut dirty: Arc<DirtyFile>,
+        offset: u64,
+        data: &[u8],
+    ) -> FsResult<()> {
+        loop {
+            let base = dirty.away();
+            let stale = match dirty.write(offset, data).await.map_err(FsError::from) {
+                Err(error) if error.errno.0 == libc::ESTALE => error,
+                result => return result,
+            };
+            drop(inode.publishing.lock().await);
+            let now = self.dirty_of(inode)?;
+            if Arc::ptr_eq(&now, &dirty) && now.away() == base {
+                return Err(stale);
+            }
+            dirty = now;
+        }
     }
 
     /// What is written to the inode goes here. Begun when it is first asked for.
@@ -146,6 +172,15 @@ impl Filesystem {
             self.known.changed(parent, &name, Some(what));
         }
     }
+}
+
+/// What is written to the file goes over `base` from now on: this mount's copy of the version that it
+/// went over before. Under the inode's `publishing`. Waits for a fetch of that version under way.
+pub(super) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
+    let (id, size) = (base.clone(), dirty.size());
+    dirty
+        .retarget(base.key.clone(), Base::Keep { id, size })
+        .await;
 }
 
 /// Bytes were written: the time of it, and no close has told of them.

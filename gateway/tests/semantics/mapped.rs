@@ -1,0 +1,189 @@
+//! Mappings whose file is renamed, or given another mode, by this same mount while the kernel writes
+//! them back. Its inode lock keeps write(2) away from both, and not what the FLUSH of a close(2)
+//! begins: `fuse_flush` (fs/fuse/file.c) writes the pages back before it takes the lock.
+//!
+//! The bytes stored were lost: they came over a version that the mount itself replaced or removed
+//! meanwhile, and close(2) blamed somebody else's change.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::thread;
+
+use ackfs_cache::store::StoreErrorKind;
+use ackfs_cache::store::memory::{Call, Fault};
+
+use crate::world::{Map, World, close, errno, map_shared, on_both_doors};
+
+const LEN: usize = 12 << 20;
+
+/// A file that is open for both and has been stored to through a mapping, which is not written back
+/// yet. Most of it is in the store only.
+fn stored(world: &World) -> (File, Map) {
+    world.store.plant("a", vec![b'o'; LEN]);
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true);
+    let file = options.open(world.path("a")).unwrap();
+    let mut map = map_shared(&file, LEN);
+    map.write(0, b"new");
+    world.store.calls();
+    (file, map)
+}
+
+fn until(happened: impl Fn() -> bool) {
+    while !happened() {
+        thread::yield_now();
+    }
+}
+
+fn await_call(world: &World, call: Call) {
+    until(|| world.store.count_called(call) > 0);
+}
+
+/// Closes a second descriptor, which writes the mapping back.
+fn write_back(file: &File) -> std::io::Result<()> {
+    close(file.try_clone().unwrap())
+}
+
+fn forbid(world: &World) {
+    fs::set_permissions(world.path("a"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn mode_stored(world: &World) -> String {
+    world.store.metadata("a").unwrap().user["file-permissions"].clone()
+}
+
+fn assert_stored(world: &World, name: &str) {
+    let bytes = world.store.bytes(name).unwrap();
+    assert_eq!(bytes.len(), LEN);
+    assert_eq!(&bytes[..3], b"new");
+    assert!(bytes[3..].iter().all(|byte| *byte == b'o'));
+    assert_eq!(world.filesystem.stats().lost_files, 0);
+}
+
+#[test]
+fn what_is_written_back_while_a_mode_is_copied_is_published_over_the_copy() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let copy = world.store.gate(Call::Copy);
+        thread::scope(|scope| {
+            let changing = scope.spawn(|| forbid(world));
+            await_call(world, Call::Copy);
+            let closing = scope.spawn(|| write_back(&file));
+            await_call(world, Call::Get);
+            copy.open();
+            changing.join().unwrap();
+            closing.join().unwrap().unwrap();
+        });
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "a");
+        assert_eq!(mode_stored(world), "0100600");
+    });
+}
+
+#[test]
+fn a_base_that_a_copied_mode_replaces_while_it_comes_is_fetched_from_the_copy() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let (copy, get) = (world.store.gate(Call::Copy), world.store.gate(Call::Get));
+        thread::scope(|scope| {
+            let changing = scope.spawn(|| forbid(world));
+            await_call(world, Call::Copy);
+            let closing = scope.spawn(|| write_back(&file));
+            await_call(world, Call::Get);
+            copy.open();
+            until(|| !world.store.metadata("a").unwrap().user.is_empty());
+            get.open();
+            changing.join().unwrap();
+            closing.join().unwrap().unwrap();
+        });
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "a");
+        assert_eq!(mode_stored(world), "0100600");
+    });
+}
+
+/// The old object stays until what is being fetched from it is here, once.
+#[test]
+fn a_base_that_comes_while_its_file_is_renamed_is_fetched_once() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let (copy, get) = (world.store.gate(Call::Copy), world.store.gate(Call::Get));
+        thread::scope(|scope| {
+            let renaming = scope.spawn(|| fs::rename(world.path("a"), world.path("b")));
+            await_call(world, Call::Copy);
+            let closing = scope.spawn(|| write_back(&file));
+            await_call(world, Call::Get);
+            copy.open();
+            until(|| world.store.bytes("b").is_some());
+            get.open();
+            renaming.join().unwrap().unwrap();
+            closing.join().unwrap().unwrap();
+        });
+        let gets = world.store.gets();
+        let begins = gets.iter().filter(|(extent, _)| extent.offset < 4096);
+        assert!(begins.count() <= 2, "{gets:?}");
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "b");
+        assert_eq!(world.store.bytes("a"), None);
+    });
+}
+
+#[test]
+fn a_base_and_a_read_that_a_rename_removes_while_they_come_are_found_under_the_new_name() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_DIRECT);
+        let reader = options.open(world.path("a")).unwrap();
+        let (delete, get) = (world.store.gate(Call::Delete), world.store.gate(Call::Get));
+        thread::scope(|scope| {
+            let renaming = scope.spawn(|| fs::rename(world.path("a"), world.path("b")));
+            await_call(world, Call::Delete);
+            world.store.calls();
+            let closing = scope.spawn(|| write_back(&file));
+            // The base comes in two pieces.
+            until(|| world.store.count_called(Call::Get) == 2);
+            let reading = scope.spawn(|| {
+                let mut page = vec![0; 4096];
+                reader.read_exact_at(&mut page, 6 << 20).map(|()| page)
+            });
+            until(|| world.store.count_called(Call::Get) > 2);
+            delete.open();
+            until(|| world.store.bytes("a").is_none());
+            get.open();
+            renaming.join().unwrap().unwrap();
+            assert_eq!(reading.join().unwrap().unwrap(), vec![b'o'; 4096]);
+            closing.join().unwrap().unwrap();
+        });
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "b");
+        assert_eq!(world.store.bytes("a"), None);
+    });
+}
+
+#[test]
+fn what_is_written_back_while_a_rename_fails_is_published_under_the_old_name() {
+    on_both_doors(|world| {
+        let (file, map) = stored(world);
+        let copy = world.store.gate(Call::Copy);
+        let refusal = Fault::Fail(StoreErrorKind::Denied);
+        world.store.inject(Call::Delete, refusal);
+        thread::scope(|scope| {
+            let renaming = scope.spawn(|| fs::rename(world.path("a"), world.path("b")));
+            await_call(world, Call::Copy);
+            let closing = scope.spawn(|| write_back(&file));
+            await_call(world, Call::Get);
+            copy.open();
+            assert_eq!(errno(renaming.join().unwrap()), libc::EACCES);
+            closing.join().unwrap().unwrap();
+        });
+        drop(map);
+        close(file).unwrap();
+        assert_stored(world, "a");
+        assert_eq!(world.store.bytes("b").unwrap(), vec![b'o'; LEN]);
+    });
+}
