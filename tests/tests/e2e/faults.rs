@@ -313,11 +313,12 @@ fn every_failed_answer_is_one_line_in_the_log(world: &World) {
         ("fsync", "dir/open"),
     ] {
         let wanted = [format!("op=\"{op}\""), format!("key=\"{key}")];
+        let is_wanted = |line: &String| wanted.iter().all(|word| line.contains(word));
+        // The line is written before the answer, and read by a thread of the test's own.
+        crate::eventually("the line comes", || mount.log().iter().any(is_wanted));
         let log = mount.log();
         let lines = log.iter();
-        let lines: Vec<_> = lines
-            .filter(|line| wanted.iter().all(|word| line.contains(word)))
-            .collect();
+        let lines: Vec<_> = lines.filter(|line| is_wanted(line)).collect();
         let [line] = lines[..] else {
             panic!("{op} of {key}: {lines:?} in {log:#?}");
         };
