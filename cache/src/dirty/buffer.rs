@@ -9,8 +9,8 @@
 //! sealed versions and readers find it where it is. The last piece that goes frees the memory or
 //! the staged bytes.
 //!
-//! Lock order: a file's state, then a buffer's place. A buffer is opened and frozen only under its
-//! file's state.
+//! Lock order: a file's state, then a buffer's place. A buffer is opened, frozen and moved only under
+//! its file's state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -256,10 +256,8 @@ impl Buffer {
     }
 
     /// Its bytes are in the staging file now; their memory is given up.
-    pub(crate) fn spilled(&self, staged: Arc<Staged>) {
-        let before = std::mem::replace(&mut *self.place.lock(), Place::Staged(staged));
-        // Freeing memory wakes waiters: not under the lock.
-        drop(before);
+    pub(crate) fn spilled(&self, staged: Arc<Staged>) -> impl Sized + use<> {
+        std::mem::replace(&mut *self.place.lock(), Place::Staged(staged))
     }
 }
 

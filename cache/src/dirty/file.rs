@@ -241,7 +241,13 @@ impl Inner {
                 for (aged, staged) in buffers.into_iter().zip(staged) {
                     moved += aged.bytes.len() as u64;
                     drop(aged.bytes);
-                    aged.buffer.spilled(staged);
+                    // A write that has found room behind the buffer's last byte takes it under this lock.
+                    let memory = {
+                        let _state = self.state.lock();
+                        aged.buffer.spilled(staged)
+                    };
+                    // Freeing memory wakes waiters: not under the lock.
+                    drop(memory);
                 }
                 Ok(moved)
             }
