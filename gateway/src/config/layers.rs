@@ -2,7 +2,7 @@
 //! it, the command line on top. File and environment are turned into `--key=value` and go through
 //! the command line's own parser one at a time, so an error names the line to mend, and a value
 //! cannot mean two things. What is wrong with several settings together is found later, when the whole is
-//! decided; [`Origins`] remembers for that where each stands.
+//! decided; `Origins` remembers for that where each stands.
 //!
 //! A key that nobody knows is an error that names the nearest one: a mistyped limit that is silently
 //! ignored is worse than a mount that does not start. Of the environment, `ACKFS_SERVICE_*` and
@@ -52,7 +52,7 @@ impl Origins {
                 .unwrap_or(part.len());
             let (name, rest) = part.split_at(len);
             match self.settings.get(name) {
-                None => words.push_str(&format!("--{name}")),
+                None => words.extend(["--", name]),
                 Some(Origin::Variable(variable)) => words.push_str(variable),
                 Some(Origin::File) => {
                     in_file = true;

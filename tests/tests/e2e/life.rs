@@ -38,6 +38,7 @@ claims! {
         stats_shows_what_happened,
         a_watch_that_nobody_reads_ends,
         metrics_are_served,
+        the_log_can_be_json,
         an_idle_gateway_uses_no_processor_time;
     ONE:
         doctor_finds_a_good_store_good,
@@ -467,12 +468,68 @@ fn metrics_are_served(world: &World) {
     let text = text.expect("text");
     let samples = text.lines().filter(|line| line.starts_with("ackfs_"));
     assert!(samples.clone().count() > 10, "{text}");
-    for word in ["dirty", "stuck", "_seconds", "_bytes", "_total"] {
+    for name in [
+        "fuse_requests_total{",
+        "fuse_errors_total{",
+        "fuse_latency_seconds_bucket{",
+        "fuse_slots",
+        "fuse_slots_held",
+        "fuse_transport_info{",
+        "close_mode_info{",
+        "read_hits_total",
+        "read_misses_total",
+        "read_fetched_bytes_total",
+        "uploaded_bytes_total",
+        "store_requests_total{",
+        "store_latency_seconds_bucket{",
+        "dirty_bytes",
+        "dirty_oldest_seconds",
+        "stuck_files",
+    ] {
+        let name = format!("ackfs_{name}");
         assert!(
-            samples.clone().any(|line| line.contains(word)),
-            "{word} is in:\n{text}"
+            samples.clone().any(|line| line.starts_with(&name)),
+            "{name} is in:\n{text}"
         );
     }
+    let put = samples
+        .filter(|line| line.starts_with("ackfs_store_requests_total{"))
+        .find(|line| line.contains("\"put\"") && line.contains("\"ok\""));
+    assert!(put.is_some_and(|line| !line.ends_with(" 0")), "{text}");
+}
+
+/// One object a line, whatever is in the message; the level is what was asked for.
+fn the_log_can_be_json(world: &World) {
+    let flags = "--log-format json --log-level debug";
+    let mount = world.mount_with(world.options().flags(flags));
+    fs::write(mount.path("a \"quoted\" name"), "x").expect("write");
+    world
+        .demo()
+        .fault(On::Put, None, Effect::refuse(403, "AccessDenied"), None);
+    let refused = fs::create_dir(mount.path("refused"));
+    assert!(refused.is_err());
+    world.demo().heal();
+    let parsed = || -> Vec<serde_json::Value> {
+        let lines = mount.log();
+        // The ready line is on stdout, and for people.
+        let lines = lines.iter().filter(|line| !line.starts_with("ready: "));
+        lines
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+            })
+            .collect()
+    };
+    crate::eventually("the refusal is in the log", || {
+        parsed().iter().any(|line| {
+            line["level"] == "WARN" && line["op"] == "mkdir" && line["key"] == "refused"
+        })
+    });
+    let levels = parsed();
+    assert!(
+        levels.iter().any(|line| line["level"] == "DEBUG"),
+        "{levels:?}"
+    );
+    assert!(levels.iter().all(|line| line["timestamp"].is_string()));
 }
 
 fn an_idle_gateway_uses_no_processor_time(world: &World) {

@@ -269,17 +269,10 @@ fn explained<
 mod tests {
     use super::*;
 
-    fn held() -> Step {
-        Ok("seen".to_owned())
-    }
-
-    fn failed() -> Step {
-        Err("not seen".to_owned())
-    }
-
     #[test]
     fn a_step_that_failed_counts_whatever_comes_after() {
         let interrupted = Interrupted::default();
+        let (held, failed) = (|| Ok("seen".to_owned()), || Err("not seen".to_owned()));
         assert_eq!(walk(&[("a", &held)], &interrupted), Toured::Held);
         let steps: [(&str, &dyn Fn() -> Step); 2] = [("a", &failed), ("b", &held)];
         assert_eq!(walk(&steps, &interrupted), Toured::Failed);
@@ -295,9 +288,10 @@ mod tests {
     #[test]
     fn ctrl_c_ends_the_tour_and_is_no_step_that_failed() {
         let interrupted = Interrupted::default();
+        let held = || Ok("seen".to_owned());
         let stopped = || {
             interrupted.set(Exit::Interrupted);
-            failed()
+            Err("not seen".to_owned())
         };
         let never = || panic!("the tour has ended");
         let steps: [(&str, &dyn Fn() -> Step); 3] = [("a", &held), ("b", &stopped), ("c", &never)];
