@@ -198,13 +198,15 @@ impl Filesystem {
         new_name: &str,
         flags: u32,
     ) -> FsResult<Copied> {
-        // What the copy is given: its time at the store is that of the rename, and not of its bytes.
-        let (source, metadata) = {
+        let (source, size, known) = {
             let state = inode.state.lock();
             let source = state.object().ok_or(FsError::plain(libc::ENOENT))?;
-            let metadata = state.metadata.as_deref();
-            let metadata = metadata.map(|foreign| state.attr.to_moved(foreign));
-            (source, metadata)
+            let known = state.metadata.clone();
+            (
+                source,
+                state.attr.size,
+                known.map(|metadata| (state.attr, metadata)),
+            )
         };
         let key = file_key(&new_dir.state.lock().key, new_name.as_bytes())?;
         let target = Key::new(key);
@@ -213,18 +215,21 @@ impl Filesystem {
         } else {
             Condition::None
         };
-        // A type that was told by the old name is told by the new one: what is written beside a file and
-        // then renamed over it shall not change what it is to a browser.
-        let metadata = metadata.map(|mut metadata| {
-            let old_name = inode.state.lock().name.clone();
-            if metadata.content_type.as_deref() == Some(content_type(&old_name)) {
+        let old_type = content_type(&inode.state.lock().name);
+        // What the copy is given: its time at the store is that of the rename, and not of its bytes. A type
+        // that was told by the old name is told by the new one: what is written beside a file and then
+        // renamed over it shall not change what it is to a browser.
+        let moved = |attr: FileAttr, foreign: &Metadata| {
+            let mut metadata = attr.to_moved(foreign);
+            if metadata.content_type.as_deref() == Some(old_type) {
                 metadata.content_type = Some(content_type(new_name).to_owned());
             }
             metadata
-        });
-        let (opened, size) = (source.etag.clone(), inode.state.lock().attr.size);
+        };
+        let opened = source.etag.clone();
+        let known = known.map(|(attr, metadata)| moved(attr, &metadata));
         let (source, metadata, etag) = self
-            .copy_newest(source, metadata, &target, flags, &condition)
+            .copy_newest(source, known, moved, &target, flags, &condition)
             .await?;
         Ok(Copied {
             is_other: source.etag != opened || Kind::of_object(&metadata, size) != inode.kind,
@@ -241,6 +246,7 @@ impl Filesystem {
         &self,
         source: ObjectId,
         metadata: Option<Metadata>,
+        moved: impl Fn(FileAttr, &Metadata) -> Metadata,
         target: &Key,
         flags: u32,
         condition: &Condition,
@@ -265,9 +271,7 @@ impl Filesystem {
         }
         let source = ObjectId::new(source.key, newest.etag);
         let attr = FileAttr::file(&self.defaults, newest.size, newest.modified);
-        let metadata = attr
-            .with_metadata(&newest.metadata)
-            .to_moved(&newest.metadata);
+        let metadata = moved(attr.with_metadata(&newest.metadata), &newest.metadata);
         let copy = CopyMetadata::Replace(metadata.clone());
         match self.store.copy(&source, target, copy, condition).await {
             Ok(etag) => Ok((source, metadata, etag)),

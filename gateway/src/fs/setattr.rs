@@ -104,9 +104,7 @@ impl Filesystem {
             let (key, wanted) = {
                 let state = inode.state.lock();
                 let mut wanted = state.attr;
-                wanted.mode = set.mode.map_or(wanted.mode, |mode| mode & 0o7777);
-                wanted.uid = set.uid.unwrap_or(wanted.uid);
-                wanted.gid = set.gid.unwrap_or(wanted.gid);
+                set_access(&mut wanted, set);
                 (Key::new(state.key.as_str()), wanted)
             };
             let metadata = self.put_marker(key, wanted).await?;
@@ -257,13 +255,17 @@ fn carry(state: &mut State, set: &SetAttr, now: SystemTime) -> Option<Carried> {
 
 fn apply(state: &mut State, set: &SetAttr, now: SystemTime) {
     let attr = &mut state.attr;
-    attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
-    attr.uid = set.uid.unwrap_or(attr.uid);
-    attr.gid = set.gid.unwrap_or(attr.gid);
+    set_access(attr, set);
     attr.atime = set.atime.map(|atime| resolve(atime, now)).or(attr.atime);
     attr.change(now);
     if let Some(mtime) = set.mtime {
         attr.mtime = resolve(mtime, now);
         state.mtime_set = true;
     }
+}
+
+fn set_access(attr: &mut FileAttr, set: &SetAttr) {
+    attr.mode = set.mode.map_or(attr.mode, |mode| mode & 0o7777);
+    attr.uid = set.uid.unwrap_or(attr.uid);
+    attr.gid = set.gid.unwrap_or(attr.gid);
 }

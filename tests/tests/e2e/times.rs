@@ -201,6 +201,11 @@ fn a_new_object_has_the_content_type_of_its_name(world: &World) {
     );
     fs::rename(mount.path("page.html~"), mount.path("page.html")).expect("rename");
     assert_eq!(told("page.html").as_deref(), Some("text/html"));
+    // Also where only a listing has shown the file.
+    let other = world.mount();
+    assert!(fs::read_dir(other.dir()).expect("opendir").count() > 0);
+    fs::rename(other.path("none"), other.path("some.css")).expect("rename");
+    assert_eq!(told("some.css").as_deref(), Some("text/css"));
     // What somebody said of it stays.
     let said = [("content-type", "text/x-special")];
     witness.put_with("said.txt", b"body", &said).expect("put");

@@ -341,6 +341,14 @@ fn cache(config: &Config) -> Check {
     if cache.size == 0 {
         return Check::ok(name, "none, as --cache-size 0 asks");
     }
+    let held = mounts::resolve(&config.dir).map(|dir| mounts::check_cache(&dir, cache));
+    if let Ok(Err(_)) = held {
+        return Check::fail(
+            name,
+            format!("{} lies in the directory to mount on", cache.dir.display()),
+            "give a --cache-dir outside of it, or --cache-size 0",
+        );
+    }
     let dir = &cache.dir;
     let shown = dir.display();
     // What is not there yet is made by the mount; then what stands above it counts.
