@@ -38,6 +38,7 @@ pub mod inode;
 pub mod known;
 pub mod name;
 
+mod ask;
 mod going;
 mod hot;
 mod namespace;

@@ -1,9 +1,7 @@
 //! Names: look-up, attributes, new files and directories.
 //!
-//! A look-up is answered at once from what is open here or from what the store said lately.
-//! Otherwise it asks: HEAD of the name, and beside it a listing. In a directory that fits one page
-//! the listing is the whole directory, so that the next look-ups there, found or not, need no
-//! request; in a larger one it asks only whether the name is a directory.
+//! A look-up is answered at once from what is open here or from what the store said lately. Otherwise it
+//! asks (`ask.rs`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,26 +9,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ackfs_cache::dirty::Base;
 use ackfs_cache::object::{Key, ObjectId};
-use ackfs_cache::store::{
-    Condition, ListRequest, Metadata, ObjectInfo, StoreErrorKind, StoreResult,
-};
+use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 
+use super::ask::Found;
 use super::attr::{FileAttr, Kind, negative_entry};
 use super::error::{FsError, FsResult};
 use super::inode::{Inode, NewInode, ROOT, State};
 use super::known::{Known, Listed};
-use super::name::{directory_prefix, file_key, name_of};
+use super::name::{directory_prefix, file_key};
 use super::special::Special;
 use super::{Context, Filesystem};
 use crate::fuse::abi::StatfsOut;
 use crate::fuse::{Caller, Responder};
-
-/// A name that was found: what it is, its metadata if a HEAD showed them, when the store was asked.
-pub(super) struct Found {
-    pub(super) what: Listed,
-    pub(super) metadata: Option<Arc<Metadata>>,
-    pub(super) begun: Instant,
-}
 
 impl Filesystem {
     pub(super) fn lookup(&self, parent: u64, name: &[u8], responder: Responder) {
@@ -244,268 +234,6 @@ impl Filesystem {
             state.checked = new.checked;
             true
         })
-    }
-
-    /// Asks the store for a name. `None` if there is none.
-    async fn ask(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
-        let marker = Key::new(format!("{}{name}/", dir.state.lock().key));
-        // Of what is known as a directory the marker is asked for at the same time.
-        let (found, access) = if self.is_a_directory_here(dir, name) {
-            let (found, access) = tokio::join!(self.ask_name(dir, name), self.marker(&marker));
-            (found?, Some(access))
-        } else {
-            (self.ask_name(dir, name).await?, None)
-        };
-        let Some(mut found) = found else {
-            return Ok(None);
-        };
-        if found.what == Listed::Directory {
-            let access = match access {
-                Some(access) => access,
-                None => self.marker(&marker).await,
-            };
-            found.metadata = Some(access?);
-        }
-        Ok(Some(found))
-    }
-
-    /// The metadata of a directory's marker; none where it has no marker.
-    async fn marker(&self, key: &Key) -> StoreResult<Arc<Metadata>> {
-        let info = self.head(key).await?;
-        Ok(Arc::new(info.map(|info| info.metadata).unwrap_or_default()))
-    }
-
-    /// Whether the kernel was told a directory's own mode and owner, or may have been. Listings do not
-    /// show them.
-    pub(super) fn has_shown_access(dir: &Inode) -> bool {
-        Self::is_root(dir.ino) || dir.state.lock().metadata.is_some()
-    }
-
-    /// Asks for a directory's own mode and owner before somebody is let in by the mount's.
-    ///
-    /// # Errors
-    /// ESTALE if they are others than the kernel was told: it looks the directory up again, and decides
-    /// anew. The store's. Waits for the store.
-    pub(super) async fn show_access(&self, dir: &Inode) -> FsResult<()> {
-        let begun = Instant::now();
-        let key = Key::new(dir.state.lock().key.clone());
-        let metadata = self.marker(&key).await?;
-        let mut state = dir.state.lock();
-        if state.metadata.is_some() {
-            return Ok(());
-        }
-        let told = state.attr.access();
-        state.attr = state.attr.with_access(&metadata);
-        state.metadata = Some(metadata);
-        state.checked = state.checked.max(begun);
-        if state.attr.access() == told {
-            Ok(())
-        } else {
-            Err(FsError::plain(libc::ESTALE))
-        }
-    }
-
-    async fn ask_name(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
-        let prefix = dir.state.lock().key.clone();
-        let key = Key::new(format!("{prefix}{name}"));
-        if self.known.is_large(dir.ino) {
-            return self.ask_one(dir, name, &key).await;
-        }
-        // One listing serves all who look for names in this directory at once.
-        let guard = dir.publishing.lock().await;
-        let lacked = self.known.lacks(dir.ino, name);
-        if let Some(known) = self.known.get(dir.ino, name, Instant::now()) {
-            let is_directory = known.what == Some(Listed::Directory);
-            if !is_directory && !self.is_whole(dir, name, &known) {
-                drop(guard);
-                return self.ask_type(dir, name, &key).await;
-            }
-            return Ok(known.what.map(|what| Found {
-                what,
-                metadata: None,
-                begun: known.begun,
-            }));
-        }
-        let begun = Instant::now();
-        let (head, page) = tokio::join!(
-            self.head(&key),
-            self.store.list(page_of(&prefix, true, 1000))
-        );
-        let page = page?;
-        if page.next.is_some() {
-            self.known.put_large(dir.ino);
-            drop(guard);
-            return self.ask_one(dir, name, &key).await;
-        }
-        let mut names = HashMap::new();
-        for entry in page.entries {
-            if let Some(name) = name_of(&prefix, &entry.key) {
-                let what = Listed::File {
-                    etag: entry.etag,
-                    size: entry.size,
-                    modified: entry.modified,
-                };
-                names.insert(name.into(), what);
-            }
-        }
-        for directory in &page.prefixes {
-            if let Some(name) = name_of(&prefix, directory) {
-                names.insert(name.into(), Listed::Directory);
-            }
-        }
-        let listed = names.get(name).cloned();
-        let mut is_directory = listed == Some(Listed::Directory);
-        let head = head?;
-        if self.is_believable(dir, &names) {
-            self.known.put_listing(dir.ino, begun, names, false);
-        }
-        if is_directory && (head.is_some() || self.is_a_file_here(dir, name)) {
-            let below = page_of(&format!("{key}/"), false, 1);
-            is_directory = !self.store.list(below).await?.entries.is_empty();
-        }
-        let found = self.choose(dir, &key, is_directory, head, begun);
-        let what = found.as_ref().map(|found| found.what.clone());
-        if lacked && what.is_some() {
-            self.known.burst(dir.ino).lock().foreign(begun);
-        }
-        if what != listed {
-            self.known.put(dir.ino, name, what, begun);
-        }
-        Ok(found)
-    }
-
-    /// Whether a listing may answer look-ups. MinIO lists `k/` for a moment when an object `k` is put or
-    /// deleted: 18 of 1,030 listings beside one writer.
-    pub(super) fn is_believable(&self, dir: &Inode, names: &HashMap<Box<str>, Listed>) -> bool {
-        let directories = names.iter().filter(|(_, what)| **what == Listed::Directory);
-        directories
-            .map(|(name, _)| name)
-            .all(|name| !self.is_a_file_here(dir, name))
-    }
-
-    fn is_a_directory_here(&self, dir: &Inode, name: &str) -> bool {
-        let child = self.inodes.child(dir.ino, name);
-        child.is_some_and(|child| child.kind == Kind::Directory)
-    }
-
-    fn is_a_file_here(&self, dir: &Inode, name: &str) -> bool {
-        let child = self.inodes.child(dir.ino, name);
-        child.is_some_and(|child| child.kind != Kind::Directory)
-    }
-
-    /// Asks for one name in a directory that is too large to list for it.
-    async fn ask_one(&self, dir: &Inode, name: &str, key: &Key) -> FsResult<Option<Found>> {
-        let begun = Instant::now();
-        let below = format!("{key}/");
-        let (head, page) = tokio::join!(self.head(key), self.store.list(page_of(&below, false, 1)));
-        let directory = !page?.entries.is_empty();
-        let found = self.choose(dir, key, directory, head?, begun);
-        self.known.put(
-            dir.ino,
-            name,
-            found.as_ref().map(|found| found.what.clone()),
-            begun,
-        );
-        Ok(found)
-    }
-
-    /// Asks for the type of a name that a listing has shown as an object.
-    pub(super) async fn ask_type(
-        &self,
-        dir: &Inode,
-        name: &str,
-        key: &Key,
-    ) -> FsResult<Option<Found>> {
-        let begun = Instant::now();
-        let head = self.head(key).await?;
-        let found = self.choose(dir, key, false, head, begun);
-        let what = found.as_ref().map(|found| found.what.clone());
-        self.known.put(dir.ino, name, what, begun);
-        Ok(found)
-    }
-
-    /// Whether what is known of a name is enough to show it.
-    fn is_whole(&self, dir: &Inode, name: &str, known: &Known) -> bool {
-        if known.what == Some(Listed::Directory) {
-            let child = self.inodes.child(dir.ino, name);
-            return child.is_some_and(|child| {
-                let state = child.state.lock();
-                let valid = self.known.remaining(true, state.checked, Instant::now());
-                state.metadata.is_some() && !valid.is_zero()
-            });
-        }
-        let kind = |what| self.kind_listed(dir, name, what, known.shown);
-        known.what.as_ref().is_none_or(|what| kind(what).is_some())
-    }
-
-    /// What a name is by a listing; `None` where only a HEAD can tell, because a listing shows no
-    /// metadata and what is no file looks like one. Who is `shown` a whole directory is shown files,
-    /// unless other names were met in it: a HEAD for each small object would cost more than the listing.
-    pub(super) fn kind_listed(
-        &self,
-        dir: &Inode,
-        name: &str,
-        what: &Listed,
-        shown: bool,
-    ) -> Option<Kind> {
-        let (etag, size) = match what {
-            Listed::Directory => return Some(Kind::Directory),
-            Listed::File { etag, size, .. } => (etag, *size),
-        };
-        if !Kind::is_in_doubt(size) || (shown && !self.known.holds_specials(dir.ino)) {
-            return Some(Kind::File);
-        }
-        let key = Key::new(format!("{}{name}", dir.state.lock().key));
-        let metadata = self.known.metadata(&ObjectId::new(key, etag.clone()))?;
-        Some(Kind::of_object(&metadata, size))
-    }
-
-    /// A HEAD that was sent at `begun` showed an object. Gives what its metadata are.
-    fn saw(&self, dir: u64, key: Key, info: ObjectInfo, begun: Instant) -> Arc<Metadata> {
-        if Kind::of_object(&info.metadata, info.size) != Kind::File {
-            self.known.put_special(dir);
-        }
-        let id = ObjectId::new(key, info.etag);
-        self.known
-            .saw_metadata(id, info.modified, info.metadata, begun)
-    }
-
-    /// A directory wins over a file of the same name.
-    fn choose(
-        &self,
-        dir: &Inode,
-        key: &Key,
-        directory: bool,
-        head: Option<ObjectInfo>,
-        begun: Instant,
-    ) -> Option<Found> {
-        if directory {
-            return Some(Found {
-                what: Listed::Directory,
-                metadata: None,
-                begun,
-            });
-        }
-        let info = head?;
-        let what = Listed::File {
-            etag: info.etag.clone(),
-            size: info.size,
-            modified: info.modified,
-        };
-        Some(Found {
-            what,
-            metadata: Some(self.saw(dir.ino, key.clone(), info, begun)),
-            begun,
-        })
-    }
-
-    /// HEAD, with "not found" as `None`.
-    pub(super) async fn head(&self, key: &Key) -> StoreResult<Option<ObjectInfo>> {
-        match self.store.head(key).await {
-            Ok(info) => Ok(Some(info)),
-            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     pub(super) fn getattr(&self, ino: u64, responder: Responder) {
@@ -832,17 +560,6 @@ impl Filesystem {
     /// Whether the inode is the mount's root.
     pub(super) fn is_root(ino: u64) -> bool {
         ino == ROOT
-    }
-}
-
-/// A request for one page.
-pub(super) fn page_of(prefix: &str, delimited: bool, keys_max: u32) -> ListRequest {
-    ListRequest {
-        prefix: prefix.to_owned(),
-        delimited,
-        token: None,
-        start_after: None,
-        keys_max,
     }
 }
 

@@ -3,10 +3,10 @@
 
 use ackfs_cache::object::Key;
 
+use super::ask::page_of;
 use super::attr::Kind;
 use super::error::FsError;
 use super::name::{directory_prefix, file_key};
-use super::namespace::page_of;
 use super::{Context, Filesystem};
 use crate::fuse::Responder;
 
