@@ -30,10 +30,12 @@ use parking_lot::Mutex;
 use crate::extent::Extent;
 
 pub mod blocking;
+mod cached;
 pub(crate) mod direct;
 mod engine;
 mod file;
 mod nowait;
+mod pace;
 pub mod sim;
 pub mod staging;
 pub mod uring;

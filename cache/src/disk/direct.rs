@@ -14,10 +14,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+
+use super::pace::Pace;
 
 /// What a direct write is aligned to, in bytes.
 const ALIGN: u64 = 4096;
@@ -39,10 +40,6 @@ pub(super) struct Direct {
     file: Arc<File>,
     pace: Arc<Pace>,
 }
-
-/// How much is still written through the page cache before the disk is tried again.
-#[derive(Debug, Default)]
-struct Pace(AtomicU64);
 
 /// A part of a write that goes one way.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +63,7 @@ impl Direct {
         let file = options.custom_flags(libc::O_DIRECT).open(path).ok()?;
         Some(Self {
             file: Arc::new(file),
-            pace: Arc::default(),
+            pace: Arc::new(Pace::new(RATE_MIN, REST)),
         })
     }
 
@@ -83,27 +80,10 @@ impl Direct {
                 false
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                self.pace.0.store(u64::MAX, Ordering::Relaxed);
+                self.pace.never();
                 true
             }
             Err(_) => false,
-        }
-    }
-}
-
-impl Pace {
-    fn wants(&self, len: u64) -> bool {
-        let rest = self.0.load(Ordering::Relaxed);
-        if rest > 0 && rest < u64::MAX {
-            // Two writes at once may count one of them only; it is a matter of pace.
-            self.0.store(rest.saturating_sub(len), Ordering::Relaxed);
-        }
-        rest == 0
-    }
-
-    fn took(&self, len: u64, time: Duration) {
-        if u128::from(len) * 1_000_000 < u128::from(RATE_MIN) * time.as_micros() {
-            self.0.store(REST, Ordering::Relaxed);
         }
     }
 }
@@ -209,17 +189,5 @@ mod tests {
         let odd = aligned(8192).slice(8..4104);
         let found = runs(0, vec![odd.clone(), aligned(4096), odd]);
         assert_eq!((found.len(), found[0].len), (1, 12288));
-    }
-
-    #[test]
-    fn a_slow_disk_is_left_alone_for_a_while() {
-        let pace = Pace::default();
-        let spill = 4 << 20;
-        assert!(pace.wants(spill));
-        pace.took(spill, Duration::from_millis(10));
-        assert!(pace.wants(spill));
-        pace.took(spill, Duration::from_millis(100));
-        let rested = (0..100).take_while(|_| !pace.wants(spill)).count();
-        assert_eq!(rested as u64, REST / spill);
     }
 }

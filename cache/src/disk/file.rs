@@ -6,7 +6,7 @@
 //! never waits and is for everybody.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,10 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::uio::pwritev;
 
-use super::OpenHow;
 use super::direct::{self, Direct};
-use super::nowait;
 use super::sim::SimFile;
+use super::{OpenHow, cached, nowait};
 use crate::extent::Extent;
 
 /// Pieces in one vectored write. The kernel's bound is 1,024 (UIO_MAXIOV, <linux/uio.h>).
@@ -194,40 +192,27 @@ pub(super) fn write(
     pieces: Vec<Bytes>,
 ) -> io::Result<()> {
     let Some(direct) = direct else {
-        return write_pieces(file, offset, pieces);
+        return cached::write(file, offset, pieces);
     };
     for run in direct::runs(offset, pieces) {
         if let Some(file) = direct.takes(&run) {
             let begun = Instant::now();
-            let result = write_pieces(file, run.offset, run.pieces.clone());
+            let result = write_direct(file, run.offset, run.pieces.clone());
             if !direct.wrote(run.len, begun.elapsed(), &result) {
                 result?;
                 continue;
             }
         }
-        write_pieces(file, run.offset, run.pieces)?;
+        cached::write(file, run.offset, run.pieces)?;
     }
     Ok(())
 }
 
-fn write_pieces(file: &File, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
+/// Writes all at once, or as often as the disk wants. Blocks on it.
+fn write_direct(file: &File, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
     let mut left: &mut [Bytes] = &mut pieces;
-    while let Some(first) = left.first() {
-        if first.is_empty() {
-            left = &mut left[1..];
-            continue;
-        }
-        let slices: Vec<IoSlice<'_>> = left
-            .iter()
-            .take(PIECES_MAX)
-            .map(|piece| IoSlice::new(piece))
-            .collect();
-        let position = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
-        let written = match pwritev(file, &slices, position) {
-            Err(Errno::EINTR) => continue,
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            written => written?,
-        };
+    while left.iter().any(|piece| !piece.is_empty()) {
+        let written = cached::write_some(file, offset, left, usize::MAX)?;
         offset += written as u64;
         let done = advance(left, written);
         left = &mut left[done..];

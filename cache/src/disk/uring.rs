@@ -7,6 +7,8 @@
 //! - A completion queue that overflows is lost work: it gets four times the submission queue's
 //!   entries, and a semaphore keeps what is in flight below them.
 //! - `writev_at_all` panics on a short write, so short writes are continued here.
+//! - A write through the page cache goes to a thread of the kernel's, one hop for each call, and a long
+//!   one takes several (see `cached.rs`). So a thread of the runtime's own makes them all.
 //! - Its file owns the descriptor; ours is shared. Each job works on a duplicate, whose cost (two
 //!   short system calls) is nothing beside the disk's.
 //!
@@ -26,6 +28,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::File as UringFile;
 
+use super::cached;
 use super::direct::{self, Direct};
 use super::engine::{Engine, Job, QUEUE_MAX, by_engine};
 use super::file::{ALLOCATE, PIECES_MAX, advance};
@@ -187,7 +190,7 @@ async fn read(file: &File, offset: u64, buf: Vec<u8>) -> (io::Result<()>, Vec<u8
 }
 
 async fn write(
-    file: &File,
+    file: &Arc<File>,
     direct: Option<&Direct>,
     offset: u64,
     pieces: Vec<Bytes>,
@@ -210,15 +213,19 @@ async fn write(
     Ok(())
 }
 
-/// Writes through the page cache.
-async fn write_cached(file: &File, offset: u64, pieces: Vec<Bytes>) -> io::Result<()> {
-    let file = duplicate(file)?;
+/// Writes through the page cache, on a thread that may block.
+async fn write_cached(file: &Arc<File>, offset: u64, pieces: Vec<Bytes>) -> io::Result<()> {
     let len = pieces.iter().map(|piece| piece.len() as u64).sum();
     if len >= ROOM_FIRST {
         // Not every filesystem can; the write says what there is to say.
-        let _ = file.fallocate(offset, len, ALLOCATE.bits()).await;
+        let extent = Extent::new(offset, len);
+        let _ = fallocate(file, ALLOCATE, extent).await;
     }
-    write_pieces(&file, offset, pieces).await
+    let file = Arc::clone(file);
+    let written = move || cached::write(&file, offset, pieces);
+    tokio::task::spawn_blocking(written)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 async fn write_pieces(file: &UringFile, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
