@@ -44,7 +44,7 @@ use super::{Handler, Telemetry, TransportStats};
 
 pub use self::kernel::{BackingId, Kernel};
 pub use self::options::{MountOptions, Transport};
-pub use self::probe::{Unavailable, probe, switch};
+pub use self::probe::{Unavailable, probe, probe_setup, switch};
 pub use self::refusal::{NoDevice, WITHOUT_NO_NEW_PRIVS, device};
 pub use self::release::{DISABLE_SYNC_RELEASE, NoSyncRelease, sync_release};
 pub use self::umount::umount;

@@ -658,8 +658,8 @@ fn without_the_ring_it_falls_back_or_refuses(world: &World) {
     // As a container's seccomp profile denies it.
     let denied = || world.options().any_door().denying_io_uring();
     let words = [
-        "io_uring_setup is denied",
-        "allow it in the seccomp profile",
+        "io_uring_setup fails: a seccomp filter denies it",
+        "a seccomp profile that allows io_uring_setup",
     ];
     refused(world, denied().flags("--transport uring"), 73, &words);
     let mount = world.mount_with(denied().flags("--transport auto"));

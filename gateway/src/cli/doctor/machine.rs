@@ -11,7 +11,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::config::units::Size;
 use crate::config::{Config, Host, Source, Transport};
 use crate::daemon::mounts;
-use crate::fuse::mount::{self, DISABLE_SYNC_RELEASE, NoSyncRelease, probe, switch, sync_release};
+use crate::fuse::mount::{
+    self, DISABLE_SYNC_RELEASE, NoSyncRelease, Unavailable, probe, probe_setup, switch,
+    sync_release,
+};
 
 use super::Check;
 
@@ -30,7 +33,7 @@ pub(super) fn checks(host: &Host, config: Option<&Config>) -> Vec<Check> {
     let mut checks = vec![kernel(), device()];
     if !classic {
         checks.push(enable_uring());
-        checks.push(io_uring_setup(&status));
+        checks.push(io_uring_setup());
     }
     let helper = fusermount3(host);
     let held = mask(&status, "NoNewPrivs:") == Some(1);
@@ -107,47 +110,14 @@ fn turn_on(switch: &Path) -> String {
     )
 }
 
-fn io_uring_setup(status: &str) -> Check {
+fn io_uring_setup() -> Check {
     let name = "io_uring_setup";
-    let Err(error) = io_uring::IoUring::<io_uring::squeue::Entry128>::builder().build(2) else {
-        return match probe() {
-            Ok(()) => Check::ok(name, "works, with entries of 128 bytes"),
-            Err(why) => Check::warn(name, format!("works, but: {why}"), "see the line above"),
-        };
-    };
-    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-    let (why, mend) = setup_denied(
-        &error,
-        disabled.as_deref().unwrap_or("0").trim(),
-        mask(status, "Seccomp:") == Some(2),
-    );
-    Check::warn(name, format!("{why}, so the transport is classic"), mend)
-}
-
-/// Who denied io_uring_setup, and what mends it.
-fn setup_denied(error: &io::Error, disabled: &str, filtered: bool) -> (String, &'static str) {
-    match error.raw_os_error() {
-        Some(libc::EPERM) if disabled != "0" => (
-            format!("kernel.io_uring_disabled is {disabled}"),
-            "sudo sysctl kernel.io_uring_disabled=0",
-        ),
-        Some(libc::EPERM | libc::ENOSYS) if filtered => (
-            "a seccomp filter denies it".to_owned(),
-            "run the container with a seccomp profile that allows io_uring_setup, io_uring_enter \
-             and io_uring_register",
-        ),
-        Some(libc::ENOSYS) => (
-            "this kernel has no io_uring".to_owned(),
-            "boot a kernel with CONFIG_IO_URING=y",
-        ),
-        Some(libc::ENOMEM) => (
-            "no locked memory is left for it".to_owned(),
-            "raise the limit: ulimit -l unlimited",
-        ),
-        _ => (
-            error.to_string(),
-            "look for a security module that denies io_uring",
-        ),
+    match probe_setup().and_then(|()| probe()) {
+        Ok(()) => Check::ok(name, "works, with entries of 128 bytes"),
+        Err(Unavailable::Setup { why, mend }) => {
+            Check::warn(name, format!("{why}, so the transport is classic"), mend)
+        }
+        Err(why) => Check::warn(name, format!("works, but: {why}"), "see the line above"),
     }
 }
 
@@ -408,27 +378,6 @@ mod tests {
         assert_eq!(version("6.9-rc1"), Some((6, 9)));
         assert!(version("6.9.1-generic").unwrap() < RING_SINCE);
         assert_eq!(version("unknown"), None);
-    }
-
-    #[test]
-    fn who_denies_io_uring_is_told_apart() {
-        let error = io::Error::from_raw_os_error;
-        let (why, mend) = setup_denied(&error(libc::EPERM), "2", true);
-        assert!(why.contains("io_uring_disabled is 2") && mend.contains("sysctl"));
-        for errno in [libc::EPERM, libc::ENOSYS] {
-            let (why, _) = setup_denied(&error(errno), "0", true);
-            assert!(why.contains("seccomp"), "{why}");
-        }
-        assert!(
-            setup_denied(&error(libc::ENOSYS), "0", false)
-                .0
-                .contains("no io_uring")
-        );
-        assert!(
-            setup_denied(&error(libc::ENOMEM), "0", false)
-                .1
-                .contains("ulimit")
-        );
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use io_uring::{IoUring, cqueue, squeue};
-use nix::errno::Errno;
 
 /// Why FUSE over io_uring cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,14 +19,14 @@ pub enum Unavailable {
     /// It is switched off.
     #[error("fuse's enable_uring is off; as root: echo Y > {}", .0.display())]
     Disabled(PathBuf),
-    /// `io_uring_setup` is not allowed.
-    #[error(
-        "io_uring_setup is denied; allow it in the seccomp profile and set kernel.io_uring_disabled=0"
-    )]
-    Denied,
-    /// `io_uring_setup` failed otherwise.
-    #[error("io_uring_setup failed: {0}")]
-    Setup(String),
+    /// No ring can be made at all.
+    #[error("io_uring_setup fails: {why}; {mend}")]
+    Setup {
+        /// Who or what denies it.
+        why: String,
+        /// What lifts that.
+        mend: &'static str,
+    },
     /// INIT did not offer it.
     #[error("the kernel did not offer FUSE over io_uring at INIT")]
     NotOffered,
@@ -37,14 +36,23 @@ pub enum Unavailable {
 }
 
 /// Whether the ring can be had, as far as can be told without a mount. Waits for no more than a ring's
-/// set-up, on a thread of its own: a ring that was closed is taken apart later, by task work that the
-/// kernel gives to the thread that made it (`io_ring_exit_work`, io_uring/io_uring.c), and that
-/// interrupts like a signal whatever the thread waits for by then.
+/// set-up.
 ///
 /// # Errors
 /// The first cause that stands in the way.
 pub fn probe() -> Result<(), Unavailable> {
     enabled(&module(Path::new("/sys/module")))?;
+    probe_setup()
+}
+
+/// Whether this process may make a ring of entries as FUSE needs them. Waits for no more than its
+/// set-up, on a thread of its own: a ring that was closed is taken apart later, by task work that the
+/// kernel gives to the thread that made it (`io_ring_exit_work`, io_uring/io_uring.c), and that
+/// interrupts like a signal whatever the thread waits for by then.
+///
+/// # Errors
+/// [`Unavailable::Setup`].
+pub fn probe_setup() -> Result<(), Unavailable> {
     thread::scope(|scope| {
         let prober = thread::Builder::new().name("probe".into());
         let built = prober.spawn_scoped(scope, || {
@@ -91,10 +99,49 @@ fn enabled(module: &Path) -> Result<(), Unavailable> {
 }
 
 fn setup_error(cause: &io::Error) -> Unavailable {
-    match cause.raw_os_error().map(Errno::from_raw) {
-        // Docker's profile answers EPERM, gVisor ENOSYS, some profiles EACCES.
-        Some(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => Unavailable::Denied,
-        _ => Unavailable::Setup(cause.to_string()),
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let (why, mend) = denier(
+        cause,
+        disabled.as_deref().unwrap_or("0").trim(),
+        is_filtered(&status),
+    );
+    Unavailable::Setup { why, mend }
+}
+
+/// Whether a seccomp filter is on (mode 2), by /proc/self/status.
+fn is_filtered(status: &str) -> bool {
+    let mode = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"));
+    mode.is_some_and(|mode| mode.trim() == "2")
+}
+
+/// Who denied io_uring_setup, and what mends it. Docker's profile answers EPERM, gVisor ENOSYS, some
+/// profiles EACCES; the sysctl `disabled` is 1 for all outside a group and 2 for everybody.
+fn denier(error: &io::Error, disabled: &str, filtered: bool) -> (String, &'static str) {
+    match error.raw_os_error() {
+        Some(libc::EPERM) if disabled != "0" => (
+            format!("kernel.io_uring_disabled is {disabled}"),
+            "sudo sysctl kernel.io_uring_disabled=0",
+        ),
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) if filtered => (
+            "a seccomp filter denies it".to_owned(),
+            "run the container with a seccomp profile that allows io_uring_setup, io_uring_enter \
+             and io_uring_register",
+        ),
+        Some(libc::ENOSYS) => (
+            "this kernel has no io_uring".to_owned(),
+            "boot a kernel with CONFIG_IO_URING=y",
+        ),
+        Some(libc::ENOMEM) => (
+            "no locked memory is left for it".to_owned(),
+            "raise the limit: ulimit -l unlimited",
+        ),
+        _ => (
+            error.to_string(),
+            "look for a security module that denies io_uring",
+        ),
     }
 }
 
@@ -132,9 +179,23 @@ mod tests {
         );
         fs::write(parameters.join("enable_uring"), "Y\n").expect("a file");
         assert_eq!(enabled(module.path()), Ok(()));
-        let denied = io::Error::from_raw_os_error(libc::EPERM);
-        assert_eq!(setup_error(&denied), Unavailable::Denied);
-        let full = io::Error::from_raw_os_error(libc::ENOMEM);
-        assert!(matches!(setup_error(&full), Unavailable::Setup(_)));
+    }
+
+    #[test]
+    fn who_denies_io_uring_is_told_apart() {
+        let error = io::Error::from_raw_os_error;
+        let (why, mend) = denier(&error(libc::EPERM), "2", true);
+        assert!(why.contains("io_uring_disabled is 2") && mend.contains("sysctl"));
+        for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
+            let (why, _) = denier(&error(errno), "0", true);
+            assert!(why.contains("seccomp"), "{why}");
+        }
+        let (why, _) = denier(&error(libc::ENOSYS), "0", false);
+        assert!(why.contains("no io_uring"), "{why}");
+        let (_, mend) = denier(&error(libc::ENOMEM), "0", false);
+        assert!(mend.contains("ulimit"), "{mend}");
+        assert!(is_filtered("Name:\tx\nSeccomp:\t2\n"));
+        assert!(!is_filtered("Name:\tx\nSeccomp:\t0\n"));
+        assert!(!is_filtered(""));
     }
 }
