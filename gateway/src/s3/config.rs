@@ -19,6 +19,17 @@ pub enum PathStyle {
     Never,
 }
 
+impl PathStyle {
+    /// Whether the bucket is in the path, at a custom endpoint or at AWS.
+    pub(super) fn is_on(self, custom_endpoint: bool) -> bool {
+        match self {
+            Self::Auto => custom_endpoint,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
 /// Which checksum goes with what is uploaded, so that the store refuses bytes that changed on the
 /// way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -36,7 +36,7 @@ use tracing::{info, warn};
 
 use super::S3Store;
 use super::attempt::Ended;
-use super::config::{PathStyle, S3Config};
+use super::config::S3Config;
 use super::copy::{COPY_OBJECT_MAX, COPY_PART_LEN};
 use super::core::Core;
 use super::error::{Failure, Retry};
@@ -201,11 +201,7 @@ impl Found {
             http
         };
         Ok(Self {
-            path_style: match config.path_style {
-                PathStyle::Auto => endpoint_url.is_some(),
-                PathStyle::Always => true,
-                PathStyle::Never => false,
-            },
+            path_style: config.path_style.is_on(endpoint_url.is_some()),
             sdk,
             region,
             endpoint_url,

@@ -1,12 +1,18 @@
 //! Why a mount cannot reach its store: each reason in one line with its fix.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use aws_config::Region;
+use aws_sdk_s3::presigning::PresigningConfig;
 use tokio::net::TcpListener;
 
 use super::server::{Answer, Server};
 use super::{found, quick};
-use crate::s3::{Capabilities, ConnectError, ConnectErrorKind, Honoured, S3Config, S3Store};
+use crate::s3::connect::Found;
+use crate::s3::{
+    Capabilities, ConnectError, ConnectErrorKind, Honoured, PathStyle, S3Config, S3Store,
+};
 
 const EMPTY: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
 
@@ -58,6 +64,38 @@ async fn a_store_that_answers_well_is_connected_and_probed() {
     let (_store, capabilities) = connect(&server.url, config).await.unwrap();
     assert_eq!(capabilities.conditional.writes(), Honoured::Unknown);
     assert_eq!(server.methods(), ["GET", "PUT", "GET"]);
+}
+
+/// Where a request goes, without sending it.
+async fn target(path_style: PathStyle, endpoint_url: Option<&str>) -> String {
+    let found = Found {
+        path_style: path_style.is_on(endpoint_url.is_some()),
+        endpoint_url: endpoint_url.map(str::to_owned),
+        ..found("http://unused", "access", "secret")
+    };
+    let core = found.core(&quick(), String::new(), Region::from_static("us-east-1"));
+    let request = core.client.get_object().bucket("bucket").key("dir/key");
+    let minute = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+    let request = request.presigned(minute).await.unwrap();
+    let (target, _query) = request.uri().split_once('?').unwrap();
+    target.to_owned()
+}
+
+#[tokio::test]
+async fn the_bucket_is_in_the_path_or_in_the_hosts_name() {
+    let own = Some("http://store.example:9000");
+    for path_style in [PathStyle::Auto, PathStyle::Always] {
+        let wanted = "http://store.example:9000/bucket/dir/key";
+        assert_eq!(target(path_style, own).await, wanted);
+    }
+    let wanted = "http://bucket.store.example:9000/dir/key";
+    assert_eq!(target(PathStyle::Never, own).await, wanted);
+    for path_style in [PathStyle::Auto, PathStyle::Never] {
+        let wanted = "https://bucket.s3.us-east-1.amazonaws.com/dir/key";
+        assert_eq!(target(path_style, None).await, wanted);
+    }
+    let wanted = "https://s3.us-east-1.amazonaws.com/bucket/dir/key";
+    assert_eq!(target(PathStyle::Always, None).await, wanted);
 }
 
 fn failed() -> Answer {
