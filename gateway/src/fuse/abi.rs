@@ -22,12 +22,22 @@ mod dirent;
 pub mod opcode;
 pub mod request;
 pub mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use dirent::DirentWriter;
 
-/// Makes plain structs of the wire: derives, layout and an assertion of the size.
+/// Makes plain structs of the wire: derives, layout and an assertion of the size; for tests a table of
+/// them, which is held against the header itself.
 macro_rules! wire {
-    ($($(#[$meta:meta])* $name:ident [$size:literal] { $($field:ident: $type:ty),* $(,)? })*) => {$(
+    ($($(#[$meta:meta])* $name:ident [$size:literal] { $($field:ident: $type:ty),* $(,)? })*) => {
+        #[cfg(test)]
+        pub(super) const LAYOUTS: &[crate::fuse::abi::tests::Layout] = &[$((
+            stringify!($name),
+            size_of::<$name>(),
+            &[$((stringify!($field), std::mem::offset_of!($name, $field))),*],
+        )),*];
+        $(
         $(#[$meta])*
         #[derive(
             Debug, Clone, Copy, Default, PartialEq, Eq,
@@ -37,7 +47,8 @@ macro_rules! wire {
         #[allow(missing_docs, reason = "the fields are those of <linux/fuse.h>")]
         pub struct $name { $(pub $field: $type),* }
         const _: () = assert!(size_of::<$name>() == $size);
-    )*};
+        )*
+    };
 }
 pub(crate) use wire;
 

@@ -31,7 +31,7 @@ claims! {
         a_small_file_costs_one_put;
 }
 
-/// 2,000 closes over the doors in a full run: half of them new objects, half overwritten with a
+/// 2,000 closes through each door in a full run: half of them new objects, half overwritten with a
 /// body of another length, each looked at by HEAD and by GET at once.
 fn every_close_is_in_the_bucket(world: &World) {
     let mount = world.mount();
