@@ -41,6 +41,7 @@ mod catalog;
 mod files;
 mod held;
 mod keeper;
+mod later;
 mod layout;
 mod map;
 mod object;
@@ -53,7 +54,7 @@ mod tests;
 use keeper::Keeper;
 use layout::{Found, Layout};
 pub use queue::Expected;
-use queue::Job;
+use queue::{Job, Store};
 use shared::Shared;
 
 /// Where and how much.
@@ -217,6 +218,13 @@ impl DiskCache {
         self.store_expected(object, size, extent, pieces, None);
     }
 
+    /// As [`DiskCache::store`], for bytes that memory has too: small ones wait until no more of them come.
+    pub fn store_later(&self, object: &ObjectId, size: u64, extent: Extent, pieces: Vec<Bytes>) {
+        let queue = &self.shared.queue;
+        let add = |store| queue.add_later(store, Instant::now());
+        self.add_store(object, size, extent, pieces, add);
+    }
+
     /// As [`DiskCache::store`], for bytes whose room was reserved.
     pub fn store_expected(
         &self,
@@ -225,6 +233,19 @@ impl DiskCache {
         extent: Extent,
         pieces: Vec<Bytes>,
         expected: Option<Expected>,
+    ) {
+        let queue = &self.shared.queue;
+        let add = |store| queue.add(Job::Store(store), expected);
+        self.add_store(object, size, extent, pieces, add);
+    }
+
+    fn add_store(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        extent: Extent,
+        pieces: Vec<Bytes>,
+        add: impl FnOnce(Store) -> bool,
     ) {
         let len: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         if len != extent.len {
@@ -236,13 +257,12 @@ impl DiskCache {
             return;
         }
         self.shared.tick.fetch_add(1, Ordering::Relaxed);
-        let job = Job::Store {
+        let added = add(Store {
             id: object.clone(),
             size,
             extent,
             pieces,
-        };
-        let added = self.shared.queue.add(job, expected);
+        });
         if !added {
             self.shared.counters.skip();
         }

@@ -163,7 +163,7 @@ impl ReadCache {
             for run in runs(&pieces) {
                 let list: Vec<Bytes> = run.iter().map(|(_, bytes)| bytes.clone()).collect();
                 let len = list.iter().map(|bytes| bytes.len() as u64).sum();
-                disk.store(object, size, Extent::new(run[0].0, len), list);
+                disk.store_later(object, size, Extent::new(run[0].0, len), list);
             }
         }
         let object = self.objects.open(object, size);

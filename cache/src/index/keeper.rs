@@ -116,12 +116,7 @@ impl Keeper {
 
     fn run(&mut self, job: Job) {
         match job {
-            Job::Store {
-                id,
-                size,
-                extent,
-                pieces,
-            } => self.store(&id, size, extent, &pieces),
+            Job::Store(store) => self.store(&store.id, store.size, store.extent, &store.pieces),
             Job::Retire(object) => self.retire(&object),
             Job::Punch { object, held } => self.punch(&object, &held),
             Job::Verify(object) => self.verify(&object),

@@ -1,6 +1,6 @@
 //! The keeper's queue: what ring threads and runtime workers want done on disk, in the order in
-//! which they said so. Bytes to store are bounded and refused past the bound; all other jobs are
-//! small and at most one an object. Adding never waits.
+//! which they said so, but for small stores that can wait (`later.rs`). Bytes to store are bounded and
+//! refused past the bound; all other jobs are small and at most one an object. Adding never waits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
 use super::held::Held;
+use super::later::{self, Later};
 use super::object::Object;
 use crate::extent::Extent;
 use crate::object::ObjectId;
@@ -27,16 +28,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Jobs to store that wait; each takes memory beside its bytes.
 const QUEUED_STORES_MAX: usize = 4096;
 
+/// Bytes to store: `extent` of `id`, whose whole size is `size`.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) id: ObjectId,
+    pub(crate) size: u64,
+    pub(crate) extent: Extent,
+    pub(crate) pieces: Vec<Bytes>,
+}
+
 /// What the keeper does.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Store these bytes.
-    Store {
-        id: ObjectId,
-        size: u64,
-        extent: Extent,
-        pieces: Vec<Bytes>,
-    },
+    Store(Store),
     /// It is out of the map: remove its file.
     Retire(Arc<Object>),
     /// It was dropped from what is held: give its room back.
@@ -73,7 +78,10 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct Inner {
     jobs: VecDeque<Job>,
+    later: Later,
+    /// Those that wait, in both.
     stores: usize,
+    /// Their bytes.
     bytes: u64,
     /// Bytes that are being fetched.
     expected: u64,
@@ -92,6 +100,41 @@ impl Inner {
         } else if self.behind_since.is_none() {
             self.behind_since = Some(Instant::now());
         }
+    }
+
+    /// Whether `len` bytes more are too many. One that is larger than the bound goes alone.
+    fn is_full_for(&self, len: u64, others: u64) -> bool {
+        let full = self.bytes + others + len > QUEUED_BYTES_MAX || self.stores >= QUEUED_STORES_MAX;
+        full && self.stores > 0
+    }
+
+    /// `store` is in it.
+    fn count(&mut self, store: &Store) {
+        self.bytes += store.extent.len;
+        self.stores += 1;
+        self.weigh();
+    }
+
+    /// `store` is not in it any more.
+    fn uncount(&mut self, store: &Store) {
+        self.bytes -= store.extent.len;
+        self.stores -= 1;
+        self.weigh();
+    }
+
+    /// What can wait waits no longer.
+    fn hurry(&mut self) {
+        while let Some(store) = self.later.pop() {
+            self.jobs.push_back(Job::Store(store));
+        }
+    }
+
+    /// The job to do now.
+    fn pop(&mut self, now: Instant) -> Option<Job> {
+        self.jobs.pop_front().or_else(|| {
+            let all = self.closed.then(|| self.later.pop()).flatten();
+            all.or_else(|| self.later.take(now)).map(Job::Store)
+        })
     }
 
     /// The disk is slower than the store, and nobody waits for it any more.
@@ -143,17 +186,25 @@ impl Queue {
             drop(inner);
             return false;
         }
-        if let Job::Store { extent, .. } = &job {
-            let others = if reserved == 0 { inner.expected } else { 0 };
-            let full = inner.bytes + others + extent.len > QUEUED_BYTES_MAX
-                || inner.stores >= QUEUED_STORES_MAX;
-            if full && inner.stores > 0 {
-                drop(inner);
-                return false;
+        match &job {
+            Job::Store(store) => {
+                let others = if reserved == 0 { inner.expected } else { 0 };
+                if inner.is_full_for(store.extent.len, others) {
+                    drop(inner);
+                    return false;
+                }
+                inner.count(store);
+                // It may be a newer version than one that waits, which must not come after it.
+                if let Some(older) = inner.later.remove(&store.id.key) {
+                    if older.id == store.id {
+                        inner.jobs.push_back(Job::Store(older));
+                    } else {
+                        inner.uncount(&older);
+                    }
+                }
             }
-            inner.bytes += extent.len;
-            inner.stores += 1;
-            inner.weigh();
+            Job::Sync { .. } => inner.hurry(),
+            Job::Retire(_) | Job::Punch { .. } | Job::Verify(_) => {}
         }
         inner.jobs.push_back(job);
         drop(inner);
@@ -163,22 +214,50 @@ impl Queue {
         true
     }
 
+    /// Adds bytes that can wait until less is published; false as above.
+    pub(crate) fn add_later(&self, store: Store, now: Instant) -> bool {
+        if store.extent.len > later::LEN_MAX {
+            return self.add(Job::Store(store), None);
+        }
+        let mut inner = self.inner.lock();
+        let others = inner.expected;
+        if inner.closed || inner.is_full_for(store.extent.len, others) {
+            drop(inner);
+            return false;
+        }
+        inner.count(&store);
+        if let Some(older) = inner.later.put(store, now) {
+            inner.uncount(&older);
+        }
+        // Who sleeps wakes up by itself when the first of them would be due, and looks again.
+        let wanted = inner.later.count() == 1 || inner.later.is_over();
+        drop(inner);
+        if wanted {
+            self.added.notify_one();
+        }
+        true
+    }
+
     /// Takes out what waits to be stored of `id`.
     pub(crate) fn cancel(&self, id: &ObjectId) {
         let mut inner = self.inner.lock();
+        let inner = &mut *inner;
         let (mut stores, mut bytes) = (0, 0);
         inner.jobs.retain(|job| match job {
-            Job::Store {
-                id: stored, extent, ..
-            } if stored == id => {
+            Job::Store(store) if store.id == *id => {
                 stores += 1;
-                bytes += extent.len;
+                bytes += store.extent.len;
                 false
             }
             _ => true,
         });
         inner.stores -= stores;
         inner.bytes -= bytes;
+        if inner.later.has(id)
+            && let Some(store) = inner.later.remove(&id.key)
+        {
+            inner.uncount(&store);
+        }
         inner.weigh();
         self.taken.notify_waiters();
     }
@@ -186,8 +265,8 @@ impl Queue {
     /// Whether bytes of `id` wait to be stored or are being stored.
     pub(crate) fn has(&self, id: &ObjectId) -> bool {
         let inner = self.inner.lock();
-        let waits = |job: &Job| matches!(job, Job::Store { id: stored, .. } if stored == id);
-        inner.storing.as_ref() == Some(id) || inner.jobs.iter().any(waits)
+        let waits = |job: &Job| matches!(job, Job::Store(store) if store.id == *id);
+        inner.storing.as_ref() == Some(id) || inner.later.has(id) || inner.jobs.iter().any(waits)
     }
 
     /// Whether the disk is far behind, and worth waiting for. What is only expected does not count:
@@ -223,12 +302,11 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.storing = None;
         loop {
-            if let Some(job) = inner.jobs.pop_front() {
-                if let Job::Store { id, extent, .. } = &job {
-                    inner.storing = Some(id.clone());
-                    inner.bytes -= extent.len;
-                    inner.stores -= 1;
-                    inner.weigh();
+            let now = Instant::now();
+            if let Some(job) = inner.pop(now) {
+                if let Job::Store(store) = &job {
+                    inner.storing = Some(store.id.clone());
+                    inner.uncount(store);
                     self.taken.notify_waiters();
                 }
                 return Next::Job(job);
@@ -236,13 +314,14 @@ impl Queue {
             if inner.closed {
                 return Next::Closed;
             }
-            match deadline {
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Next::Idle;
+            }
+            match [deadline, inner.later.due()].into_iter().flatten().min() {
                 None => self.added.wait(&mut inner),
-                Some(deadline) => {
-                    let waited = self.added.wait_until(&mut inner, deadline);
-                    if waited.timed_out() && inner.jobs.is_empty() && !inner.closed {
-                        return Next::Idle;
-                    }
+                Some(until) => {
+                    // Whether it was woken or is late, it looks again.
+                    self.added.wait_until(&mut inner, until);
                 }
             }
         }
@@ -263,13 +342,93 @@ mod tests {
     use super::*;
     use crate::object::{ETag, Key};
 
-    fn store(key: &str, len: u64) -> Job {
-        Job::Store {
-            id: ObjectId::new(Key::new(key), ETag::new("e")),
+    fn version(key: &str, etag: &str, len: u64) -> Store {
+        Store {
+            id: ObjectId::new(Key::new(key), ETag::new(etag)),
             size: len,
             extent: Extent::new(0, len),
             pieces: Vec::new(),
         }
+    }
+
+    fn store(key: &str, len: u64) -> Job {
+        Job::Store(version(key, "e", len))
+    }
+
+    /// The etags of what comes out now.
+    fn out(queue: &Queue) -> Vec<String> {
+        let next = || match queue.next(Some(Instant::now())) {
+            Next::Job(Job::Store(store)) => Some(store.id.etag.as_str().to_owned()),
+            Next::Job(job) => Some(format!("{job:?}")),
+            Next::Idle | Next::Closed => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn what_can_wait_waits_for_others_and_for_quiet() {
+        let queue = Queue::default();
+        let now = Instant::now();
+        let id = |etag: &str| ObjectId::new(Key::new("a"), ETag::new(etag));
+        assert!(queue.add_later(version("a", "late", 10), now));
+        assert!(queue.has(&id("late")));
+        assert!(queue.add(Job::Store(version("b", "first", 10)), None));
+        assert_eq!(out(&queue), ["first"]);
+        // Long ago is quiet enough.
+        let past = now.checked_sub(Duration::from_secs(60)).expect("a past");
+        assert!(queue.add_later(version("c", "then", 10), past));
+        assert_eq!(out(&queue), ["late", "then"]);
+        let large = version("d", "large", later::LEN_MAX + 1);
+        assert!(queue.add_later(large, now));
+        assert_eq!(out(&queue), ["large"], "its bytes cost more than its file");
+        assert_eq!(queue.inner.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_newer_version_never_comes_before_an_older_one() {
+        let queue = Queue::default();
+        let now = Instant::now();
+        assert!(queue.add_later(version("a", "1", 10), now));
+        assert!(queue.add_later(version("a", "2", 10), now));
+        assert!(queue.add(Job::Store(version("a", "3", 10)), None));
+        assert_eq!(out(&queue), ["3"]);
+        assert!(queue.add_later(version("a", "4", 10), now));
+        assert!(queue.add(Job::Store(version("a", "4", 5)), None));
+        assert_eq!(out(&queue), ["4", "4"], "another part of the same version");
+        assert!(queue.add_later(version("a", "5", 10), now));
+        queue.cancel(&ObjectId::new(Key::new("a"), ETag::new("5")));
+        assert_eq!(out(&queue), [""; 0]);
+        let inner = queue.inner.lock();
+        assert_eq!((inner.bytes, inner.stores), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_for_the_disk_and_who_closes_has_it_all_done() {
+        let queue = Queue::default();
+        let now = Instant::now();
+        assert!(queue.add_later(version("a", "1", 10), now));
+        let (reply, _done) = oneshot::channel();
+        queue.add(
+            Job::Sync {
+                index: false,
+                reply,
+            },
+            None,
+        );
+        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
+        assert!(matches!(queue.next(None), Next::Job(Job::Sync { .. })));
+        assert!(queue.add_later(version("b", "2", 10), now));
+        queue.close();
+        assert!(!queue.add_later(version("c", "3", 10), now));
+        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
+        assert!(matches!(queue.next(None), Next::Closed));
+    }
+
+    #[test]
+    fn a_keeper_that_sleeps_wakes_up_for_what_waited() {
+        let queue = Queue::default();
+        queue.add_later(version("a", "1", 10), Instant::now());
+        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
     }
 
     #[test]
@@ -277,7 +436,7 @@ mod tests {
         let queue = Queue::default();
         assert!(queue.add(store("a", QUEUED_BYTES_MAX * 2), None));
         assert!(!queue.add(store("b", 1), None));
-        assert!(matches!(queue.next(None), Next::Job(Job::Store { .. })));
+        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
         assert!(queue.add(store("b", QUEUED_BYTES_MAX), None));
         assert!(!queue.add(store("c", 1), None));
         queue.cancel(&ObjectId::new(Key::new("b"), ETag::new("e")));
@@ -299,7 +458,7 @@ mod tests {
         assert!(queue.add(store("a", half), Some(first)));
         assert!(!queue.add(store("b", 1), None), "the room is another's");
         assert!(queue.add(store("c", half), Some(second)));
-        assert!(matches!(queue.next(None), Next::Job(Job::Store { .. })));
+        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
         drop(queue.expect(half, false, now).unwrap());
         assert!(queue.add(store("d", half), None), "it was given back");
     }
