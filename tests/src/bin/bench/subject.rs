@@ -126,6 +126,8 @@ impl Peer {
         ] {
             command.env(name, value);
         }
+        // The endpoint speaks plain HTTP, and rclone refuses to start with one.
+        command.env_remove("AWS_CA_BUNDLE");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
