@@ -9,9 +9,10 @@
 //! - Nothing is served that was not compared with its checksum since this process started, or
 //!   written by it. What differs is dropped and counted, and the reader asks the store.
 //! - Used bytes never exceed `size_max`, and the filesystem's last free bytes are left to others.
-//! - Nobody waits for storing: bytes are queued to one thread (`disk-keeper`) and left out when it
-//!   is behind, when the disk is full, or when it fails. Losing them costs a fetch, and an object
-//!   with a hole cannot be passed through, so readahead reserves room first ([`DiskCache::expect`]).
+//! - Nobody waits for storing: bytes are queued to one thread (`disk-keeper`), small ones that memory
+//!   has too until no more of them come (`later.rs`). They are left out when it is behind, when the
+//!   disk is full, or when it fails. Losing them costs a fetch, and an object with a hole cannot be
+//!   passed through, so readahead reserves room first ([`DiskCache::expect`]).
 //! - One process owns the directory. Files that somebody has open stay readable after eviction.
 //!
 //! Parts: extents and their trust are pure (`held.rs`), as is the choice of victims

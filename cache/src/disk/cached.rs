@@ -4,10 +4,10 @@
 //! <linux/pagemap.h>), and what lies in large folios is read fastest later. But large folios come from
 //! the largest free blocks of memory, and in a virtual machine those are what the host has taken back
 //! (free page reporting): the first touch of each of their pages waits for the host. There a GiB in
-//! writes of 1 MiB took 2.4 s of processor time, in writes of 128 KiB 0.25 to 0.65 s, because smaller
-//! blocks are those that were in use a moment ago. So long writes are made as long as they are fast, and
-//! short ones for a while after one was slow ([`Pace`]). It is the machine's memory that is slow or fast,
-//! so all files have one pace.
+//! writes of 1 MiB took 2.4 s of processor time, in writes of 128 KiB mostly 0.25 to 0.65 s (once 1.8),
+//! because smaller blocks are those that were in use a moment ago. So long writes are made as long as they
+//! are fast, and short ones for a while after one was slow ([`Pace`]). It is the machine's memory that is
+//! slow or fast, so all files have one pace.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
