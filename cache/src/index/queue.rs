@@ -214,9 +214,11 @@ impl Queue {
         true
     }
 
-    /// Adds bytes that can wait until less is published; false as above.
+    /// Adds bytes that can wait, if they are all of a small object, until less is published; false as
+    /// above.
     pub(crate) fn add_later(&self, store: Store, now: Instant) -> bool {
-        if store.extent.len > later::LEN_MAX {
+        // Of parts the next one would take the place of the one before.
+        if store.extent.len > later::LEN_MAX || store.extent.len < store.size {
             return self.add(Job::Store(store), None);
         }
         let mut inner = self.inner.lock();
@@ -381,6 +383,15 @@ mod tests {
         let large = version("d", "large", later::LEN_MAX + 1);
         assert!(queue.add_later(large, now));
         assert_eq!(out(&queue), ["large"], "its bytes cost more than its file");
+        for offset in [0, 10] {
+            let extent = Extent::new(offset, 10);
+            let part = Store {
+                extent,
+                ..version("e", "part", 100)
+            };
+            assert!(queue.add_later(part, now));
+        }
+        assert_eq!(out(&queue), ["part", "part"], "none takes another's place");
         assert_eq!(queue.inner.lock().bytes, 0);
     }
 
