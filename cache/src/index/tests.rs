@@ -299,10 +299,9 @@ fn wake_ups() -> u64 {
     .sum()
 }
 
-/// Counts the whole process's threads, so it runs alone:
-/// `cargo test -p ackfs-cache --lib idle -- --ignored --test-threads 1`.
+/// Counts the whole process's threads, so it runs alone.
 #[test]
-#[ignore = "waits some seconds, and alone"]
+#[ignore = "waits some seconds, and alone; tests/run runs it"]
 fn an_idle_cache_never_wakes() {
     let dir = tempfile::tempdir().unwrap();
     let cache = DiskCache::open(config(dir.path(), 64 * MIB)).unwrap();

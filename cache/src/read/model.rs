@@ -298,7 +298,7 @@ async fn the_disk_serves_what_it_holds_and_the_store_the_rest() {
 }
 
 #[test]
-#[ignore = "measures: run in release with --ignored --nocapture"]
+#[ignore = "a measurement, by hand: cargo test --release -p ackfs-cache --lib -- --ignored --nocapture read::model::bench"]
 fn bench() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -34,7 +34,7 @@ fn report(what: &str, bytes: u64, begin: Instant, cpu_before: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, by hand: cargo test --release -p ackfs --test demo_store -- --ignored --nocapture speed"]
 async fn speed_of_a_gibibyte() {
     let (server, client) = start(DemoConfig::default()).await;
     let (begin, before) = (Instant::now(), cpu());
@@ -115,7 +115,7 @@ async fn speed_of_a_gibibyte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, by hand: cargo test --release -p ackfs --test demo_store -- --ignored --nocapture speed"]
 async fn speed_of_small_puts() {
     let (_server, client) = start(DemoConfig::default()).await;
     for in_flight in [1, 8] {

@@ -117,7 +117,7 @@ async fn write_gibibyte(name: &str, writer: &Arc<Writer>, step: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, not a claim; wants --release and 1 GiB of memory"]
+#[ignore = "a measurement, by hand: cargo test --release -p ackfs-cache --lib -- --ignored --nocapture dirty::tests::bench"]
 async fn sequential_writes_and_small_files() {
     for step in [4 << 10, 128 << 10, 1 << 20] {
         write_gibibyte("memory only", &writer(3 << 30, None), step).await;

@@ -220,7 +220,7 @@ fn report(name: &str, bare: &[Cost], ours: &[Cost], units: f64, unit: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "speed; run by tests/bench"]
+#[ignore = "a measurement, by hand, at a MinIO: ACKFS_TEST_MINIO=URL cargo test --release -p ackfs --lib -- --ignored --nocapture s3::tests::speed"]
 async fn the_store_costs_little_beside_the_sdk() {
     let bucket = Bucket::new(S3Config::new("")).await;
     let name = bucket.store.core.config.bucket.clone();
