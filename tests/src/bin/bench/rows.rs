@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -86,7 +86,18 @@ pub(crate) const ROWS: &[Row] = &[
         with_peers: true,
         target: 0.9,
         prepare: prepare_large,
-        measure: |bench, subject| read_again(bench, subject),
+        measure: |bench, subject| read_again(bench, subject, false),
+    },
+    Row {
+        name: "read-ring",
+        work: "the same without passthrough, because somebody has the file open for writing \
+               (no target, but at least 2,000 MiB/s)",
+        unit: Unit::MibPerSecond,
+        subjects: NATIVE,
+        with_peers: false,
+        target: 0.0,
+        prepare: prepare_large,
+        measure: |bench, subject| read_again(bench, subject, true),
     },
     Row {
         name: "seq-write",
@@ -226,7 +237,8 @@ fn read_sequentially(bench: &Bench, subject: Subject) -> Result<Sample> {
     })
 }
 
-fn read_again(bench: &Bench, subject: Subject) -> Result<Sample> {
+/// `held`: the file is open for writing meanwhile.
+fn read_again(bench: &Bench, subject: Subject, held: bool) -> Result<Sample> {
     let size = bench.plan.size_mib * MIB as u64;
     let amount = bench.plan.size_mib as f64;
     if subject == Subject::Native {
@@ -243,6 +255,9 @@ fn read_again(bench: &Bench, subject: Subject) -> Result<Sample> {
     }
     let served = subject.mount(bench)?;
     let path = served.path(LARGE);
+    let _writer = held
+        .then(|| OpenOptions::new().write(true).open(&path))
+        .transpose()?;
     read_file(&path, size)?;
     drop_pages(&File::open(&path)?);
     timed(served.pid(), amount, || read_file(&path, size))
