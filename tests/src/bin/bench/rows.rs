@@ -46,7 +46,7 @@ pub(crate) struct Row {
     pub(crate) subjects: &'static [Subject],
     /// Whether peers can do it.
     pub(crate) with_peers: bool,
-    /// The ratio to the reference that ackfs is to reach: at least, or for seconds at most.
+    /// The ratio to the reference that ackfs is to reach: at least, or for seconds at most; 0 for none.
     pub(crate) target: f64,
     /// Makes what the row needs in the bucket; again is as good as once.
     pub(crate) prepare: fn(&Bench) -> Result<()>,

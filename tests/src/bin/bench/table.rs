@@ -145,7 +145,7 @@ pub(crate) fn print(lines: &[Line]) {
         } else {
             ">="
         };
-        if reference.is_some() {
+        if reference.is_some() && line.target > 0.0 {
             write!(text, " {sign} {} |", line.target).expect("a string takes any text");
         } else {
             text.push_str(" |");
