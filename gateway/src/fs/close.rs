@@ -324,39 +324,31 @@ impl Filesystem {
         }
     }
 
-    /// The bytes cannot be kept any longer.
+    /// The bytes cannot be kept any longer. Waits for the store to take back an upload under way, when
+    /// whoever opens the name finds it without them already.
     pub(super) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<WriteError>) {
-        let (dirty, told, key, stuck) = {
+        let cause = failed.as_ref().map(|failed| error::chain(failed));
+        let (dirty, key, lost, gone) = {
             let mut state = inode.state.lock();
-            (
-                state.dirty.take(),
-                state.told,
-                state.key.clone(),
-                state.stuck.clone(),
-            )
+            let told = state.told.take();
+            let stuck = state.stuck.take();
+            state.stuck = cause.clone().filter(|_| told.is_none());
+            state.kernel_pages = None;
+            state.metadata = None;
+            let gone = state.version.is_none();
+            (state.dirty.take(), state.key.clone(), cause.or(stuck), gone)
         };
+        self.inodes.settled(inode);
+        if gone {
+            self.inodes.detach(inode);
+        }
         if let Some(dirty) = dirty {
-            if let Some(cause) = failed.as_ref().map(|failed| error::chain(failed)).or(stuck) {
+            if let Some(cause) = lost {
                 let size = dirty.size();
                 error!(key, size, cause, "lost: written, and not in the store");
                 self.counters.lost_files.fetch_add(1, Relaxed);
             }
             dirty.discard().await;
-        }
-        let gone = {
-            let mut state = inode.state.lock();
-            state.kernel_pages = None;
-            state.metadata = None;
-            state.told = None;
-            match &failed {
-                Some(failed) if told.is_none() => state.stuck = Some(error::chain(failed)),
-                _ => state.stuck = None,
-            }
-            state.version.is_none()
-        };
-        self.inodes.settled(inode);
-        if gone {
-            self.inodes.detach(inode);
         }
         self.inodes.collect(inode);
     }

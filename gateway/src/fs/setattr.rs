@@ -240,8 +240,14 @@ enum Carried {
     ByNobody,
 }
 
-/// Sets the attributes of a file that is written. `None` if it is not: nothing is set then.
+/// Sets the attributes of a file that is written. `None` if the store has all of it: nothing is set
+/// then. That somebody has it open for writing says little: a writer is counted until its RELEASE, which
+/// comes long after its close(2) on kernels that do not wait for it, and nobody would be told of its
+/// failure.
 fn carry(state: &mut State, set: &SetAttr, now: SystemTime) -> Option<Carried> {
+    if state.is_the_stores() {
+        return None;
+    }
     let dirty = state.dirty.clone()?;
     apply(state, set, now);
     dirty.set_metadata(state.metadata_now());

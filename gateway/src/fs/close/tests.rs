@@ -2,7 +2,7 @@
 //! which RELEASE sends what, and when it is answered.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ackfs_cache::budget::Budget;
 use ackfs_cache::dirty::{OnConflict, WriteConfig, Writer};
@@ -12,6 +12,7 @@ use ackfs_cache::store::memory::{Call, Fault, MemoryStore};
 use libc::{EACCES, EIO, ESTALE, ETIMEDOUT, O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 
 use super::*;
+use crate::fs::attr::FileAttr;
 use crate::fs::inode::ROOT;
 use crate::fs::{FsConfig, FsStats};
 use crate::fuse::Op;
@@ -90,6 +91,22 @@ impl World {
             ..SetAttr::default()
         };
         self.kernel.ask(ino, Op::Setattr { set }).errno
+    }
+
+    /// chmod(2); what it gives.
+    fn chmod(&self, ino: u64, mode: u32) -> i32 {
+        let set = SetAttr {
+            mode: Some(mode),
+            ..SetAttr::default()
+        };
+        self.kernel.ask(ino, Op::Setattr { set }).errno
+    }
+
+    /// The mode that the object's metadata give.
+    fn mode(&self, key: &str) -> u32 {
+        let metadata = self.store.metadata(key).unwrap();
+        let attr = FileAttr::file(&self.filesystem.defaults, 0, SystemTime::now());
+        attr.with_metadata(&metadata).mode
     }
 
     fn open(&self, ino: u64, flags: i32) -> Open<'_> {
@@ -368,6 +385,31 @@ fn a_failure_that_no_close_told_of_is_told_by_the_next_open_once() {
     assert_eq!(world.stats().lost_files, 1);
 }
 
+/// What is given up is out of the way before the store has taken its upload back.
+#[test]
+fn an_open_finds_the_object_while_a_lost_upload_is_being_aborted() {
+    let world = World::new(CloseMode::Flush);
+    world.store.plant("a", "old");
+    let ino = world.kernel.lookup(ROOT, "a");
+    let file = world.open(ino, O_WRONLY | O_TRUNC);
+    let piece = vec![7; 64 << 10];
+    for offset in (0..4 * PART).step_by(piece.len()) {
+        file.write(offset, &piece);
+    }
+    world.wait_for(Call::PutPart);
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    world.store.inject(Call::Complete, refused);
+    assert_eq!(file.flush(true), EACCES);
+    let gate = world.store.gate(Call::Abort);
+    let release = file.send_release();
+    world.wait_for(Call::Abort);
+    world.open(ino, O_RDONLY).release();
+    gate.open();
+    assert_eq!(world.kernel.answer(release).errno, 0);
+    assert_eq!(world.store.uploads(), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "old");
+}
+
 #[test]
 fn fsync_publishes_in_both_modes() {
     for mode in [CloseMode::Flush, CloseMode::Release] {
@@ -495,6 +537,64 @@ fn a_truncation_by_name_after_the_close_is_in_the_store_when_it_is_answered() {
     assert_eq!(world.store.bytes("a").unwrap(), "0123");
     file.release();
     assert_eq!(world.changes(), 2);
+}
+
+/// The close was answered and its RELEASE is still under way.
+#[test]
+fn a_mode_by_name_after_the_close_is_in_the_store_when_it_is_answered() {
+    for mode in [CloseMode::Flush, CloseMode::Release] {
+        let world = World::new(mode);
+        let file = world.create("a");
+        file.write(0, b"12345");
+        assert_eq!(file.flush(true), 0);
+        assert_eq!(world.chmod(file.ino, 0o640), 0);
+        assert_eq!(world.mode("a"), 0o640);
+        assert_eq!(world.count(Call::Put), 1, "the store copies its own bytes");
+        // Who goes on to write does it over the copy.
+        file.write(5, b"678");
+        assert_eq!(world.chmod(file.ino, 0o600), 0);
+        assert_eq!(world.mode("a"), 0o640, "the writer's close brings it");
+        assert_eq!(file.flush(true), 0);
+        file.release();
+        assert_eq!(world.store.bytes("a").unwrap(), "12345678");
+        assert_eq!(world.mode("a"), 0o600);
+        assert_eq!(world.kernel.size(file.ino), 8);
+    }
+}
+
+#[test]
+fn a_mode_by_name_after_the_close_is_not_for_what_somebody_else_put_there() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"12345");
+    assert_eq!(file.flush(true), 0);
+    world.store.plant("a", "theirs");
+    // The kernel looks the name up again and asks for the new inode.
+    assert_eq!(world.chmod(file.ino, 0o640), ESTALE);
+    file.release();
+    world.drain();
+    assert_eq!(world.store.bytes("a").unwrap(), "theirs");
+    let theirs = world.kernel.lookup(ROOT, "a");
+    assert_ne!(theirs, file.ino);
+    assert_eq!(world.chmod(theirs, 0o640), 0);
+    assert_eq!(world.store.bytes("a").unwrap(), "theirs");
+    assert_eq!(world.mode("a"), 0o640);
+    world.open(theirs, O_WRONLY).release();
+}
+
+#[test]
+fn a_refused_mode_after_the_close_is_told_and_costs_no_bytes() {
+    let world = World::new(CloseMode::Flush);
+    let file = world.create("a");
+    file.write(0, b"12345");
+    assert_eq!(file.flush(true), 0);
+    let refused = Fault::Fail(StoreErrorKind::Denied);
+    world.store.inject(Call::Copy, refused);
+    assert_eq!(world.chmod(file.ino, 0o640), EACCES);
+    file.release();
+    world.drain();
+    assert_eq!(world.store.bytes("a").unwrap(), "12345");
+    world.open(file.ino, O_RDONLY).release();
 }
 
 #[test]
