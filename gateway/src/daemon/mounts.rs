@@ -7,13 +7,12 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::mount::MntFlags;
 use nix::sys::statfs::{self, FsType, statfs};
 
 use crate::config::CacheConfig;
 use crate::config::host::lies_in;
-use crate::fuse::mount::umount;
+use crate::fuse::mount::{DEAD, umount};
 
 /// What our mounts are called in mountinfo: the filesystem's type and its subtype.
 pub const FS_TYPE: &str = "fuse.ackfs";
@@ -211,9 +210,7 @@ fn needed(dir: &Path) -> Option<&'static str> {
 
 /// Whether the server of the FUSE mount on `dir` is gone.
 pub fn is_dead(dir: &Path) -> bool {
-    // ECONNABORTED is what a request gets that was under way when the server went.
-    let asked = statfs(dir);
-    matches!(asked, Err(Errno::ENOTCONN | Errno::ECONNABORTED))
+    statfs(dir).is_err_and(|cause| DEAD.contains(&cause))
 }
 
 /// Unmounts `dir` now; what is open there stays open on nothing. As root by umount2(2), else by

@@ -42,6 +42,7 @@ use super::connection::Connection;
 use super::ring::Rings;
 use super::{Handler, Telemetry, TransportStats};
 
+pub use self::dead::DEAD;
 pub use self::kernel::{BackingId, Kernel};
 pub use self::options::{MountOptions, Transport};
 pub use self::probe::{Unavailable, probe, probe_setup, switch};

@@ -151,6 +151,7 @@ impl Core {
         F: Future<Output = Result<T, Failure>>,
     {
         let mut first = None;
+        let mut earlier = None;
         let mut unsure = false;
         let mut attempts = 0;
         let mut few = 0;
@@ -163,10 +164,9 @@ impl Core {
             attempts += 1;
             // Boxed because the SDK's futures are some 20 kB, which every future around this one
             // would hold and move about.
-            let result = match timeout(limit, Box::pin(attempt(permit))).await {
-                Ok(result) => result,
-                Err(_elapsed) => Err(Failure::timeout(limit)),
-            };
+            let result = timeout(limit, Box::pin(attempt(permit))).await;
+            let cut = result.is_err() && limit < call.attempt_limit;
+            let result = result.unwrap_or_else(|_elapsed| Err(Failure::timeout(limit)));
             let latency = began.elapsed();
             let mut failure = match result {
                 Ok(value) => {
@@ -189,6 +189,8 @@ impl Core {
             if !again || Instant::now() + wait >= deadline {
                 let outcome = Outcome::of(&failure);
                 self.recorder.request(call.kind, outcome, latency);
+                // What had little time because others failed is not what is wrong.
+                failure = earlier.filter(|_| cut).unwrap_or(failure);
                 failure.error.key = call.key.cloned();
                 if attempts > 1 {
                     failure.error.message = format!(
@@ -211,6 +213,7 @@ impl Core {
                 error = %failure.error,
                 "store request failed and is sent again"
             );
+            earlier = Some(failure);
             sleep(wait).await;
         }
     }

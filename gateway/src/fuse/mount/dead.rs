@@ -46,13 +46,14 @@ pub(super) fn clear(dir: &Path) -> Result<PathBuf, MountError> {
     Err(MountError::Dead(dir.to_owned()))
 }
 
-/// Whether nobody serves the mount. While the kernel takes the connection down, requests end by the
-/// last two names.
+/// What a request gets at a mount that nobody serves; while the kernel takes the connection down, by
+/// the last two names.
+pub const DEAD: [Errno; 3] = [Errno::ENOTCONN, Errno::ECONNABORTED, Errno::ECANCELED];
+
 fn is_dead(cause: &std::io::Error) -> bool {
-    let dead = [Errno::ENOTCONN, Errno::ECONNABORTED, Errno::ECANCELED];
     cause
         .raw_os_error()
-        .is_some_and(|raw| dead.contains(&Errno::from_raw(raw)))
+        .is_some_and(|raw| DEAD.contains(&Errno::from_raw(raw)))
 }
 
 fn detach(dir: &Path) -> Result<(), MountError> {
