@@ -35,7 +35,7 @@ use crate::extent::Extent;
 use crate::object::ObjectId;
 
 /// How long the index may be behind. A crash costs that much warmth; each batch costs a sync.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Changes that are written at once without waiting for the interval: bounds their memory.
 const CHANGES_MAX: usize = 8192;

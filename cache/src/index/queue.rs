@@ -372,7 +372,8 @@ mod tests {
         let queue = Queue::default();
         let now = Instant::now();
         let id = |etag: &str| ObjectId::new(Key::new("a"), ETag::new(etag));
-        assert!(queue.add_later(version("a", "late", 10), now));
+        let long = now + Duration::from_hours(1);
+        assert!(queue.add_later(version("a", "late", 10), long));
         assert!(queue.has(&id("late")));
         assert!(queue.add(Job::Store(version("b", "first", 10)), None));
         assert_eq!(out(&queue), ["first"]);

@@ -271,7 +271,12 @@ async fn on_a_real_disk_hits_are_served_from_the_page_cache() {
     let whole = content(&one, 3 * MIB);
     cache.store(&one, 3 * MIB, Extent::new(0, 3 * MIB), vec![whole.clone()]);
     cache.sync().await;
-    assert_eq!(read_now(&cache, &one, 0, 3 * MIB).unwrap(), whole);
+    // A machine that is short of memory may take pages away, and reading brings them back.
+    let from_pages = (0..100).find_map(|_| {
+        let hit = read_now(&cache, &one, 0, 3 * MIB);
+        hit.or_else(|| read(&cache, &one, 0, 3 * MIB).and(None))
+    });
+    assert_eq!(from_pages.unwrap(), whole);
     drop(cache);
     let cache = DiskCache::open(config(dir.path(), 64 * MIB)).unwrap();
     let mut buf = vec![0; 100];
@@ -308,7 +313,15 @@ fn an_idle_cache_never_wakes() {
     store_whole(&cache, &id("k", 1), MIB);
     block_on(cache.sync());
     assert!(read(&cache, &id("k", 1), 0, MIB).is_some());
-    let before = wake_ups();
+    // They answer before they lie down.
+    let before = std::iter::repeat_with(|| {
+        let before = wake_ups();
+        thread::sleep(std::time::Duration::from_millis(100));
+        (before, wake_ups())
+    })
+    .take(100)
+    .find_map(|(before, after)| (before == after).then_some(before))
+    .expect("they lie down");
     assert!(before > 0);
     thread::sleep(std::time::Duration::from_secs(8));
     assert_eq!(wake_ups(), before);

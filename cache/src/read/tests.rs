@@ -651,6 +651,12 @@ async fn an_open_gives_the_disk_the_moment_that_it_needs_for_the_rest() {
     }
     let id = stream.object().clone();
     world.settled_after(stream).await;
-    world.cache.settle(&id, 40 * MIB).await;
-    assert_eq!(disk.gaps(&id, 64 * MIB), []);
+    let settled = async {
+        // Each open waits a moment, which a busy machine may need more than once.
+        while !disk.gaps(&id, 64 * MIB).is_empty() {
+            world.cache.settle(&id, 40 * MIB).await;
+        }
+    };
+    let settled = tokio::time::timeout(Duration::from_mins(1), settled).await;
+    settled.expect("the rest is stored");
 }

@@ -166,7 +166,10 @@ impl Core {
             // would hold and move about.
             let result = timeout(limit, Box::pin(attempt(permit))).await;
             let cut = result.is_err() && limit < call.attempt_limit;
-            let result = result.unwrap_or_else(|_elapsed| Err(Failure::timeout(limit)));
+            let result = match result {
+                Ok(result) => result,
+                Err(_elapsed) => Err(Failure::timeout(limit)),
+            };
             let latency = began.elapsed();
             let mut failure = match result {
                 Ok(value) => {

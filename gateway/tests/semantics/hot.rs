@@ -1,11 +1,14 @@
 //! Files that somebody replaces while they are opened here.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ackfs_cache::store::memory::{Call, Fault};
 
-use crate::world::{World, on_both_doors, with_ttl};
+use crate::world::{World, errno, on_both_doors, with_ttl};
+
+/// An OPEN that comes so long after its look-up asks the store again.
+pub(crate) const TRUST: Duration = Duration::from_millis(100);
 
 /// The next open finds another version than its look-up: the name is hot from then on.
 fn replace(world: &World, text: &str) {
@@ -25,7 +28,17 @@ fn a_file_that_is_replaced_while_it_is_opened_again_opens() {
                 for _ in 0..times {
                     world.store.inject(Call::Head, Fault::Overtake);
                 }
-                assert_eq!(fs::read(world.path("a")).unwrap(), b"another");
+                loop {
+                    let begun = Instant::now();
+                    let read = fs::read(world.path("a"));
+                    // On a machine that stands still the store is asked more often, and overtaken.
+                    if read.is_err() && begun.elapsed() >= TRUST {
+                        assert_eq!(errno(read), libc::ESTALE);
+                        continue;
+                    }
+                    assert_eq!(read.unwrap(), b"another");
+                    break;
+                }
                 replace(world, "one");
             }
         });
@@ -66,8 +79,17 @@ fn an_open_of_a_hot_name_costs_one_head() {
         assert_eq!(fs::read(&path).unwrap(), b"one");
         replace(world, "two");
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        world.store.calls();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(world.store.calls(), [(Call::Head, "a".to_owned())]);
+        let in_time = (0..100).any(|_| {
+            world.store.calls();
+            let begun = Instant::now();
+            assert_eq!(fs::read(&path).unwrap(), b"two");
+            let in_time = begun.elapsed() < TRUST;
+            let calls = world.store.calls();
+            if in_time {
+                assert_eq!(calls, [(Call::Head, "a".to_owned())]);
+            }
+            in_time
+        });
+        assert!(in_time, "no open of a hundred was as quick");
     });
 }
