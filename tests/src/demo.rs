@@ -193,7 +193,7 @@ impl Demo {
 
     /// Waits until a fault has struck so many times.
     pub fn wait_fired(&self, fault: &Fault, times: u64) {
-        let limit = Duration::from_secs(30);
+        let limit = Duration::from_mins(1);
         let fired =
             Self::wait(async { tokio::time::timeout(limit, fault.wait_fired(times)).await });
         assert!(

@@ -384,7 +384,7 @@ impl Mount {
     }
 
     fn refusal(mut self) -> Refusal {
-        let code = wait(&mut self.child, Duration::from_secs(5)).and_then(|status| status.code());
+        let code = wait(&mut self.child, EXIT_MAX).and_then(|status| status.code());
         self.detach();
         self.kill();
         Refusal {

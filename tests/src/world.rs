@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use crate::demo::{self, Demo};
 use crate::minio;
@@ -67,7 +68,9 @@ impl World {
         static BUCKETS: AtomicU64 = AtomicU64::new(0);
         // Worlds of many processes share one MinIO.
         let number = BUCKETS.fetch_add(1, Ordering::Relaxed);
-        let bucket = format!("world-{}-{number}", process::id());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.expect("a date of this century").as_millis();
+        let bucket = format!("world-{now}-{}-{number}", process::id());
         let (store, witness) = match kind {
             Kind::Demo => {
                 let demo = Demo::start(&bucket);

@@ -161,10 +161,7 @@ fn a_dead_endpoint_is_refused(world: &World) {
     let begin = Instant::now();
     refused(
         world,
-        world
-            .options()
-            .endpoint(endpoint)
-            .flags("--store-timeout 3s"),
+        world.options().endpoint(endpoint),
         69,
         &[endpoint, "connection refused", "start the store"],
     );
@@ -236,10 +233,7 @@ fn an_endpoint_that_never_answers_is_refused_in_time(world: &World) {
 
 fn https_where_http_is_spoken_is_refused(world: &World) {
     let endpoint = world.endpoint().replace("http:", "https:");
-    let options = world
-        .options()
-        .endpoint(&endpoint)
-        .flags("--store-timeout 3s");
+    let options = world.options().endpoint(&endpoint);
     let words = [&*endpoint, "does not speak https", "http://"];
     refused(world, options, 69, &words);
 }
@@ -257,10 +251,7 @@ fn http_where_https_is_spoken_is_refused(world: &World) {
         http(""),
     ];
     for endpoint in answers {
-        let options = world
-            .options()
-            .endpoint(&endpoint)
-            .flags("--store-timeout 3s");
+        let options = world.options().endpoint(&endpoint);
         refused(world, options, 69, &[&endpoint, "speak", "with https://"]);
     }
 }
@@ -282,10 +273,9 @@ fn a_store_that_speaks_no_s3_is_refused(world: &World) {
     ];
     for (page, words) in pages {
         let endpoint = http(page);
-        let options = world
-            .options()
-            .endpoint(&endpoint)
-            .flags("--store-timeout 3s");
+        let options = world.options().endpoint(&endpoint);
+        // It is asked again for as long as it may be.
+        let options = options.flags("--store-timeout 5s");
         refused(world, options, 69, &words);
     }
 }
@@ -296,10 +286,7 @@ fn a_store_that_redirects_for_ever_is_refused(world: &World) {
          connection: close\r\n\r\n",
     );
     let begin = Instant::now();
-    let options = world
-        .options()
-        .endpoint(&endpoint)
-        .flags("--store-timeout 3s");
+    let options = world.options().endpoint(&endpoint);
     let words = ["redirects to /again", "the store's own --endpoint-url"];
     refused(world, options, 69, &words);
     assert!(begin.elapsed() < Duration::from_secs(30), "not for ever");
@@ -307,8 +294,7 @@ fn a_store_that_redirects_for_ever_is_refused(world: &World) {
 
 fn a_listing_that_is_no_xml_is_an_error(world: &World) {
     world.demo().fill("dir/", 10);
-    let flags = "--store-timeout 3s --metadata-ttl 0s";
-    let mount = world.mount_with(world.options().flags(flags));
+    let mount = world.mount_with(world.options().flags("--metadata-ttl 0s"));
     world.demo().fault(On::List, None, Effect::Malformed, None);
     let listed = fs::read_dir(mount.path("dir")).map(Iterator::count);
     let whole = fs::read_dir(mount.path("dir")).and_then(Iterator::collect::<Result<Vec<_>, _>>);
@@ -327,7 +313,7 @@ fn an_answer_shorter_than_it_says_is_an_error(world: &World) {
     world
         .witness()
         .put("file", &ackfs_tests::content::bytes(1, 100_000));
-    let mount = world.mount_with(world.options().flags("--store-timeout 3s"));
+    let mount = world.mount_with(world.options().flags("--store-timeout 5s"));
     world
         .demo()
         .fault(On::Get, None, Effect::CutBody { after: 30_000 }, None);
@@ -372,11 +358,9 @@ fn a_directory_that_holds_something_is_warned_of(world: &World) {
     let dir = nursery::dir("mnt-");
     fs::write(dir.path().join("hidden"), "precious").expect("write");
     let mount = world.mount_with(world.options().at(dir.path()));
-    assert!(
-        mount.log().iter().any(|line| line.contains("not empty")),
-        "{:?}",
-        mount.log()
-    );
+    crate::eventually("the log says what is hidden", || {
+        mount.log().iter().any(|line| line.contains("not empty"))
+    });
     assert!(!dir.path().join("hidden").exists());
     assert!(mount.unmount().success());
     assert_eq!(
@@ -665,10 +649,15 @@ fn without_the_ring_it_falls_back_or_refuses(world: &World) {
     let mount = world.mount_with(denied().flags("--transport auto"));
     assert!(mount.ready_line().contains("classic"), "{mount:?}");
     fs::write(mount.path("file"), "x").expect("it serves all the same");
-    let log = mount.log();
-    let warnings: Vec<_> = log.iter().filter(|line| line.contains("WARN")).collect();
+    let warnings = || {
+        let log = mount.log().into_iter();
+        let of_this = log.filter(|line| line.contains("WARN") && line.contains("io_uring"));
+        of_this.collect::<Vec<_>>()
+    };
+    crate::eventually("the log says why", || !warnings().is_empty());
+    let warnings = warnings();
     let [warning] = &warnings[..] else {
-        panic!("one warning: {log:?}");
+        panic!("one warning: {warnings:?}");
     };
     for word in words {
         assert!(warning.contains(word), "{word:?} is in {warning}");

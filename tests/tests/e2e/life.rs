@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -104,10 +103,10 @@ fn a_dead_mount_is_taken_over(world: &World) {
     let mount = world.mount_with(world.options().at(dir.path()));
     assert_eq!(fs::read(mount.path("file")).expect("read"), b"before");
     fs::write(mount.path("file"), "after").expect("write");
-    assert!(
-        !mount.log().is_empty(),
-        "a line says that a dead mount was detached"
-    );
+    crate::eventually("a line says that a dead mount was detached", || {
+        let log = mount.log();
+        log.iter().any(|line| line.contains("detaching the dead"))
+    });
     let mounts = fs::read_to_string("/proc/self/mounts").expect("read");
     let here = format!(" {} ", dir.path().display());
     assert_eq!(
@@ -227,11 +226,10 @@ fn a_drain_that_takes_too_long_lists_what_is_not_saved(world: &World) {
     mount.signal(Signal::SIGTERM);
     assert_eq!(mount.wait(EXIT_MAX).code(), Some(75));
     assert!(!mount.is_mounted());
-    let words = [mount.log(), mount.output()].concat().join("\n");
-    assert!(
-        words.contains("one") && words.contains("two"),
-        "each file is listed: {words}"
-    );
+    crate::eventually("each file is listed", || {
+        let words = [mount.log(), mount.output()].concat().join("\n");
+        words.contains("one") && words.contains("two")
+    });
     drop(files);
 }
 
@@ -448,19 +446,12 @@ fn a_watch_that_nobody_reads_ends(world: &World) {
 }
 
 fn metrics_are_served(world: &World) {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .expect("bind")
-        .local_addr()
-        .expect("bound")
-        .port();
-    let mount = world.mount_with(
-        world
-            .options()
-            .flags(&format!("--metrics 127.0.0.1:{port}")),
-    );
+    let mount = world.mount_with(world.options().flags("--metrics 127.0.0.1:0"));
     fs::write(mount.path("file"), "x").expect("write");
-    let url = format!("http://127.0.0.1:{port}/metrics");
-    let text = ureq::get(&url)
+    let mut words = mount.ready_line().split([' ', ',']);
+    let url = words.find(|word| word.ends_with("/metrics"));
+    let url = url.expect("the ready line says where");
+    let text = ureq::get(url)
         .call()
         .expect("metrics answer")
         .body_mut()
@@ -535,11 +526,14 @@ fn the_log_can_be_json(world: &World) {
 fn an_idle_gateway_uses_no_processor_time(world: &World) {
     let mount = world.mount();
     fs::write(mount.path("file"), "x").expect("write");
-    // Threads that wind down, connections that are kept: two seconds; then two are measured.
-    thread::sleep(Duration::from_secs(2));
-    let before = process::cpu(mount.pid());
-    thread::sleep(Duration::from_secs(2));
-    let used = process::cpu_since(mount.pid(), before);
+    // Threads that wind down, connections that are kept, the index on disk: some seconds. Whatever is
+    // busy for ever is busy in each of these.
+    let windows = (0..5).map(|_| {
+        let before = process::cpu(mount.pid());
+        thread::sleep(Duration::from_secs(2));
+        process::cpu_since(mount.pid(), before)
+    });
+    let used = windows.min().expect("five");
     assert!(
         used <= Duration::from_millis(20),
         "two idle seconds cost {used:?}"

@@ -262,15 +262,25 @@ fn a_sequential_read_fetches_each_byte_once(world: &World) {
 fn a_small_read_does_not_wait_for_a_long_upload(world: &World) {
     use std::io::Write as _;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::{Duration, Instant};
+
+    use ackfs_tests::demo::{Demo, Effect, On};
+
+    /// Parts of one upload that are on their way at a time.
+    const PARTS_IN_FLIGHT: u64 = 4;
+    /// The scope waits for the writer and the writer for the store, also when a claim fails.
+    struct Healed<'a>(&'a Demo);
+    impl Drop for Healed<'_> {
+        fn drop(&mut self) {
+            self.0.heal();
+        }
+    }
 
     for index in 0..20 {
         world
             .witness()
             .put(&format!("small/{index}"), &bytes(index, 1_000));
     }
-    // Every part takes a while, so the upload holds all requests that it may hold.
-    world.demo().slow_uploads(Duration::from_millis(500));
+    let hang = world.demo().fault(On::Part, None, Effect::HangBefore, None);
     let mount = world.mount_with(world.options().flags("--part-size 5MiB --memory 128MiB"));
     let writing = AtomicBool::new(true);
     thread::scope(|scope| {
@@ -282,19 +292,15 @@ fn a_small_read_does_not_wait_for_a_long_upload(world: &World) {
             assert_eq!(ackfs_tests::posix::close(file), Ok(()));
             writing.store(false, Ordering::Release);
         });
-        let mut slowest = Duration::ZERO;
+        let healed = Healed(world.demo());
+        // From here on the upload holds all requests that it may hold, and gives none back.
+        world.demo().wait_fired(&hang, PARTS_IN_FLIGHT);
         for index in 0..20 {
-            let begin = Instant::now();
             let found = fs::read(mount.path(format!("small/{index}"))).expect("read");
             assert_same(&found, &bytes(index, 1_000), "a small file");
-            slowest = slowest.max(begin.elapsed());
-            if !writing.load(Ordering::Acquire) {
-                break;
-            }
         }
-        assert!(
-            slowest < Duration::from_millis(450),
-            "a small read took {slowest:?}"
-        );
+        assert!(writing.load(Ordering::Acquire), "the upload still hangs");
+        assert_eq!(hang.fired(), PARTS_IN_FLIGHT, "and none was tried again");
+        drop(healed);
     });
 }

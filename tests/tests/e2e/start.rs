@@ -55,7 +55,7 @@ impl Silent {
     /// Waits until somebody has come; the connection stays open.
     fn visited(&self) -> TcpStream {
         self.connections
-            .recv_timeout(AT_ONCE)
+            .recv_timeout(EXIT_MAX)
             .expect("a connection")
     }
 }

@@ -317,6 +317,8 @@ fn many(stage: &Stage) {
 /// must, and the case, which alone can heal the store, waited for the command.
 fn reads_meanwhile(stage: &Stage) {
     const CLOSERS: u64 = 24;
+    /// A PUT that hangs longer may be sent again.
+    const HANGS_MIN: Duration = Duration::from_secs(15);
     let mount = stage.options().flags("--queue-depth 16").mount();
     fs::write(mount.path("hit"), "in memory").expect("write");
     assert_eq!(fs::read(mount.path("hit")).expect("read"), b"in memory");
@@ -328,7 +330,9 @@ fn reads_meanwhile(stage: &Stage) {
         sched_setaffinity(Pid::from_raw(0), &every).expect("they may be chosen");
     });
     let hang = stage.demo().fault(On::Put, None, Effect::HangBefore, None);
+    let begun = Instant::now();
     let back = AtomicU64::new(0);
+    let mut again = false;
     thread::scope(|scope| {
         // The scope waits for the closers and they for the store, also when a claim fails.
         let healed = Finally(|| stage.demo().heal());
@@ -351,11 +355,14 @@ fn reads_meanwhile(stage: &Stage) {
         let took = begin.elapsed();
         let early = back.load(Ordering::SeqCst);
         drop(healed);
+        again = begun.elapsed() > HANGS_MIN;
         assert!(took < QUICK, "a read took {took:?}");
         assert_eq!(early, 0, "closers that did not wait");
     });
     for closer in 0..CLOSERS {
-        stage.is_there(&format!("closer-{closer}"), &mapped(), 1);
+        let key = format!("closer-{closer}");
+        let puts = if again { stage.puts(&key) } else { 1 };
+        stage.is_there(&key, &mapped(), puts);
     }
 }
 
