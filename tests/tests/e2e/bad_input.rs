@@ -29,6 +29,7 @@ claims! {
         a_directory_that_holds_something_is_warned_of,
         a_directory_that_is_mounted_is_refused,
         doctor_is_content_with_a_mount_that_serves,
+        doctor_judges_the_cache_directory,
         a_mount_option_that_nobody_knows_is_refused,
         a_cache_directory_that_cannot_be_made_is_refused,
         bad_flags_are_refused,
@@ -410,6 +411,40 @@ fn doctor_is_content_with_a_mount_that_serves(world: &World) {
         "{lines}"
     );
     assert_eq!(code, Some(1), "{lines}");
+}
+
+fn doctor_judges_the_cache_directory(world: &World) {
+    let (dir, place) = (nursery::dir("mnt-"), nursery::dir("cache-"));
+    let source = format!("s3://{}", world.witness().bucket());
+    fs::write(place.path().join("file"), "x").expect("write");
+    let below = |name: &str| place.path().join(name).to_string_lossy().into_owned();
+    let inside = dir.path().join("cache").to_string_lossy().into_owned();
+    let cases = [
+        // What is not there yet is made by the mount.
+        (below("new/cache"), "1GiB", "ok ", "1 GiB of "),
+        (below("file/cache"), "1GiB", "fail", "not a directory"),
+        (below("new"), "1000TiB", "warn", "lower --cache-size"),
+        (inside, "1GiB", "fail", "lies in the directory"),
+        (below("file/cache"), "0", "ok ", "none, as --cache-size 0"),
+    ];
+    for (cache, size, verdict, word) in cases {
+        let mut args = vec!["doctor", &source];
+        let (dir, endpoint) = (dir.path().to_string_lossy(), world.endpoint());
+        args.extend([&*dir, "--endpoint-url", &endpoint]);
+        args.extend(["--cache-dir", &cache, "--cache-size", size]);
+        let keys = [
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ];
+        let (code, lines, words) = run_ackfs(&args, &keys, TIME_MAX).expect("it ends");
+        let line = lines
+            .lines()
+            .find(|line| line.contains(" cache directory "));
+        let line = line.unwrap_or_else(|| panic!("no line for {cache}: {lines}{words}"));
+        assert!(line.starts_with(verdict) && line.contains(word), "{line}");
+        assert_eq!(code, Some(i32::from(verdict == "fail")), "{lines}");
+        assert!(!place.path().join("new").exists(), "it makes nothing");
+    }
 }
 
 fn a_mount_option_that_nobody_knows_is_refused(world: &World) {

@@ -329,6 +329,13 @@ fn cache(config: &Config) -> Check {
             "give another --cache-dir",
         );
     };
+    if !there.is_dir() {
+        return Check::fail(
+            name,
+            format!("{} is not a directory", there.display()),
+            "give another --cache-dir, or --cache-size 0",
+        );
+    }
     if let Err(error) = nix::unistd::access(there, nix::unistd::AccessFlags::W_OK) {
         let owner = fs::metadata(there).map_or(0, |metadata| metadata.uid());
         return Check::fail(
