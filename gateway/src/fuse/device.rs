@@ -117,7 +117,7 @@ impl Door {
         } else {
             (Exchange::new(self, None, 0..0), Some(buffer))
         };
-        let responder = Responder::device(kept, header.unique, header.opcode);
+        let responder = Responder::device(kept, &header);
         self.connection
             .dispatch(&self.counts, header.opcode, decoded, responder);
         given_back

@@ -8,11 +8,12 @@
 //! Answers are sent at once and from any thread. On the ring thread that owns the slot that costs
 //! no wake-up: the answer joins the ones that go out with the thread's next system call.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use zerocopy::{Immutable, IntoBytes};
 
+use super::abi::request::InHeader;
 use super::abi::{
     Attr, AttrOut, CopyFileRangeOut, CreateOut, EntryOut, GetxattrOut, LseekOut, OpenOut,
     STATX_BASIC_STATS, StatfsOut, Statx, StatxOut, SxTime, WriteOut, opcode,
@@ -34,8 +35,8 @@ pub struct Responder {
     door: Option<Door>,
     unique: u64,
     opcode: u32,
+    caller: u32,
     started: Option<Instant>,
-    slow: AtomicBool,
 }
 
 /// The two ways back to the kernel.
@@ -62,23 +63,23 @@ impl Door {
 }
 
 impl Responder {
-    pub(crate) fn device(exchange: Exchange, unique: u64, opcode: u32) -> Self {
-        Self::new(Door::Device(exchange), unique, opcode)
+    pub(crate) fn device(exchange: Exchange, header: &InHeader) -> Self {
+        Self::new(Door::Device(exchange), header)
     }
 
-    pub(crate) fn ring(token: Token, unique: u64, opcode: u32) -> Self {
-        Self::new(Door::Ring(token), unique, opcode)
+    pub(crate) fn ring(token: Token, header: &InHeader) -> Self {
+        Self::new(Door::Ring(token), header)
     }
 
-    fn new(door: Door, unique: u64, opcode: u32) -> Self {
-        door.counts().request(opcode);
+    fn new(door: Door, header: &InHeader) -> Self {
+        door.counts().request(header.opcode);
         let started = door.connection().telemetry.wants_latency();
         Self {
             door: Some(door),
-            unique,
-            opcode,
+            unique: header.unique,
+            opcode: header.opcode,
+            caller: header.pid,
             started: started.then(Instant::now),
-            slow: AtomicBool::new(false),
         }
     }
 
@@ -111,10 +112,12 @@ impl Responder {
         }
     }
 
-    /// Watches for INTERRUPT. From then on the request counts as slow.
+    /// Watches for a caller that gives up.
     pub fn interrupt(&self) -> Interrupt {
-        self.slow.store(true, Ordering::Relaxed);
-        self.door().connection().interrupts.watch(self.unique)
+        self.door()
+            .connection()
+            .interrupts
+            .watch(self.unique, self.caller)
     }
 
     /// Answers with a positive errno.

@@ -263,7 +263,7 @@ impl RingThread {
         let (header, token) = unsafe { Token::take(&self.shared, slot, now_ms) };
         self.slots[slot as usize].unique = header.unique;
         let decoded = Request::decode(&header, token.op_in(), token.input());
-        let responder = Responder::ring(token, header.unique, header.opcode);
+        let responder = Responder::ring(token, &header);
         self.shared
             .connection()
             .dispatch(&self.shared.counts, header.opcode, decoded, responder);
