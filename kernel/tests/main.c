@@ -165,13 +165,17 @@ bool ended(pid_t pid, int ms)
 	siginfo_t info;
 	long until = now_ms() + ms;
 
-	do {
+	for (;;) {
+		/* After the clock: whoever stands still between the two looks once more. */
+		bool over = now_ms() >= until;
+
 		info.si_pid = 0;
 		if (waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid)
 			return true;
+		if (over)
+			return false;
 		usleep(2000);
-	} while (now_ms() < until);
-	return false;
+	}
 }
 
 /* --- The run --------------------------------------------------------------------------------------- */

@@ -207,6 +207,8 @@ void answer(const struct request *r, struct answer *a)
 	case FUSE_RELEASEDIR:
 		s->dir_releases++;
 		pause_ms(s->release_ms);
+		while (s->release_hold)
+			pause_ms(5);
 		s->dir_acked++;
 		break;
 	case FUSE_STATFS: {
@@ -361,6 +363,7 @@ static void serve_in_this_process(void)
 {
 	int threads = s->threads ? s->threads : 4;
 
+	s->serving++;
 	if (s->task_socket >= 0)
 		start(do_tasks);
 	if (door == URING) {

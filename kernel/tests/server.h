@@ -50,6 +50,7 @@ struct shared {
 
 	/* What was seen. */
 	_Atomic uint64_t offered;
+	atomic_int serving;	/* processes that are about to read /dev/fuse for the first time */
 	atomic_int opens, flushes, last_flushes, releases, acked;
 	atomic_int reads, reads_done, writes, interrupts, dir_releases, dir_acked;
 	atomic_int writes_at_release;	/* `writes` when the last RELEASE came */

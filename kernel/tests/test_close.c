@@ -40,17 +40,19 @@ TEST(created_file_waits, ON_BOTH)
 	start();
 	close(create_file("new"));
 	EXPECT(s->acked == 1);
+	EXPECT(s->last_flushes == 1);
 }
 
 TEST(without_open_flag_nobody_waits, ON_BOTH)
 {
-	s->release_ms = 300;
+	s->release_hold = true;
 	s->open_flags = 0;
 	start();
 	int fd = open_file(0, O_RDWR);
 
 	close(fd);
 	EXPECT(s->acked == 0);
+	s->release_hold = false;
 	EXPECT(s->flushes == 1);
 	EXPECT(s->last_flushes == 0);
 	EVENTUALLY(s->acked == 1);
@@ -58,11 +60,12 @@ TEST(without_open_flag_nobody_waits, ON_BOTH)
 
 TEST(without_negotiation_nobody_waits, ON_BOTH)
 {
-	s->release_ms = 300;
+	s->release_hold = true;
 	s->refuse_sync = true;
 	start();
 	close(open_file(0, O_RDWR));
 	EXPECT(s->acked == 0);
+	s->release_hold = false;
 	EXPECT(s->last_flushes == 0);
 	EVENTUALLY(s->acked == 1);
 }
@@ -155,6 +158,7 @@ TEST(exec_waits_for_close_on_exec, ON_BOTH)
 		_exit(2);
 	}
 	EXPECT(end_of(child) == 0);
+	EXPECT(s->last_flushes == 1);
 }
 
 TEST(child_that_closes_last_waits, ON_BOTH)
@@ -214,7 +218,8 @@ TEST(shell_redirection_is_one_last_flush, ON_BOTH)
 
 TEST(unmapping_waits_and_its_stores_come_first, ON_BOTH)
 {
-	s->release_ms = 300;
+	/* Long enough for who does not wait to be seen, on a machine that stands still in between. */
+	s->release_ms = 2000;
 	start();
 	int fd = open_file(0, O_RDWR);
 	char *map = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -250,21 +255,32 @@ TEST(writeback_comes_before_release, ON_BOTH)
 	EXPECT(s->writes_at_release == s->writes);
 }
 
+static void *let_reads_go(void *unused)
+{
+	usleep(300000);
+	s->read_hold = false;
+	return unused;
+}
+
 TEST(readahead_in_flight_is_waited_for, ON_BOTH)
 {
+	pthread_t thread;
+
 	s->init_flags = FUSE_ASYNC_READ;
 	start();
 	int used = warm_enosys_flush();
 	int fd = open_file(0, O_RDONLY);
 
-	s->read_ms = 300;
+	s->read_hold = true;
 	EXPECT(readahead(fd, 0, MAX_WRITE) == 0);
 	EVENTUALLY(s->reads > 0);
 	EXPECT(s->reads_done == 0);
+	pthread_create(&thread, NULL, let_reads_go, NULL);
 	close(fd);
 	EXPECT(s->reads_done == s->reads);
 	EXPECT(s->acked == used + 1);
 	EXPECT(s->reads_open_at_release == 0);
+	pthread_join(thread, NULL);
 }
 
 /* --- Two at once ----------------------------------------------------------------------------------- */
@@ -326,13 +342,14 @@ TEST(two_threads_that_close_duplicates_are_both_right, ON_BOTH)
 
 TEST(directories_do_not_wait, ON_BOTH)
 {
-	s->release_ms = 300;
+	s->release_hold = true;
 	start();
 	DIR *dir = opendir(MNT);
 
 	EXPECT(dir != NULL);
 	closedir(dir);
 	EXPECT(s->dir_acked == 0);
+	s->release_hold = false;
 	EVENTUALLY(s->dir_acked == 1);
 }
 

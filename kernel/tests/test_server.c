@@ -102,7 +102,8 @@ TEST(too_many_servers_and_nobody_waits, ON_CLASSIC)
 	s->processes = 20;
 	s->init_flags = FUSE_ASYNC_DIO;
 	start();
-	usleep(500000);	/* all of them in read(2) */
+	EVENTUALLY(s->serving == s->processes);
+	usleep(500000);	/* and a moment later in read(2) */
 	s->release_hold = true;
 	close(open_file(0, O_RDONLY));
 	EXPECT(s->acked == 0);
