@@ -389,7 +389,8 @@ impl Mount {
         self.kill();
         Refusal {
             code,
-            words: self.log.finished(),
+            // Also from a machine where the thread that reads them gets no turn for a while.
+            words: self.log.finished_in(EXIT_MAX),
         }
     }
 
@@ -539,8 +540,12 @@ impl Log {
 
     /// The lines once the process has ended; a grandchild that keeps the pipe is not waited for.
     fn finished(&self) -> Vec<String> {
+        self.finished_in(Duration::from_secs(2))
+    }
+
+    fn finished_in(&self, time_max: Duration) -> Vec<String> {
         let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = end.recv_timeout(Duration::from_secs(2));
+        let _ = end.recv_timeout(time_max);
         self.lines()
     }
 }
