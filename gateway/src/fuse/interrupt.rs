@@ -119,7 +119,7 @@ pub struct Interrupt {
 
 impl Interrupt {
     /// Waits until the caller is to be let go: it has a signal that ends it, or has had one to handle for
-    /// [`GRACE`]. Never returns if that never happens. May be dropped and called again at any time.
+    /// a second. Never returns if that never happens. May be dropped and called again at any time.
     pub async fn interrupted(&mut self) {
         self.fired().await;
         let since = *self.since.get_or_insert_with(Instant::now);
