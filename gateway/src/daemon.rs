@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ackfs_cache::budget::Budget;
 use ackfs_cache::dirty::{self, WriteConfig, Writer};
@@ -27,6 +28,7 @@ use crate::config::{CloseWaitsFor, Config, OnConflict, StoreConfig, Transport};
 use crate::control::{Answer, Asked, Socket, Status};
 use crate::fs::{CloseMode, Filesystem, FsConfig};
 use crate::fuse::mount::{self, MountOptions, Mounted};
+use crate::heap;
 use crate::metrics::{Metrics, Report, Snapshot, close_mode_of, listener, transport_of};
 use crate::s3::{self, ConditionalSupport, ConnectError, Honoured, S3Config, S3Store};
 
@@ -46,6 +48,10 @@ const READAHEAD_KB: u32 = 1024;
 const WORKERS_MAX: usize = 4;
 /// Parts of one file under way at once.
 const PARTS_IN_FLIGHT: usize = 4;
+
+/// How long after work began the heap is looked at, and how often while there is more: an idle mount
+/// wakes for it once.
+const HEAP_LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a mount did not start. Each says cause and fix in one line.
 #[derive(Debug, thiserror::Error)]
@@ -330,6 +336,14 @@ impl Daemon {
             ready.metrics = Some(address);
             tokio::spawn(serving);
         }
+        let worked = parts.fs.worked();
+        tokio::spawn(async move {
+            loop {
+                worked.notified().await;
+                tokio::time::sleep(HEAP_LOOK_AFTER).await;
+                heap::trim();
+            }
+        });
         let (ask, asked) = mpsc::channel(8);
         let control = socket.map(|socket| tokio::spawn(socket.serve(ask)));
         Ok(Begun {

@@ -16,6 +16,7 @@ use ackfs_cache::dirty::Writer;
 use ackfs_cache::read::ReadCache;
 use ackfs_cache::store::ObjectStore;
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::attr::{Defaults, FileAttr};
@@ -138,6 +139,7 @@ pub struct Filesystem {
     refuse_writers: AtomicBool,
     /// Publishes that a RELEASE has begun: a drain waits for them.
     releases: TaskTracker,
+    worked: Arc<Notify>,
     counters: Counters,
 }
 
@@ -174,6 +176,7 @@ impl Filesystem {
             dirs: Handles::default(),
             refuse_writers: AtomicBool::new(false),
             releases: TaskTracker::new(),
+            worked: Arc::default(),
             counters: Counters::default(),
         })
     }
@@ -288,6 +291,17 @@ impl Filesystem {
             .expect("a filesystem that serves is alive")
     }
 
+    /// Runs `work` in a task.
+    fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.worked.notify_one();
+        self.runtime.spawn(work);
+    }
+
+    /// Notified of each operation that does not answer at once.
+    pub fn worked(&self) -> Arc<Notify> {
+        self.worked.clone()
+    }
+
     /// Runs `work` in a task and answers with what it gives; INTERRUPT ends it with EINTR.
     fn spawn_interruptible<T, F>(
         &self,
@@ -300,7 +314,7 @@ impl Filesystem {
         F: Future<Output = FsResult<T>> + Send + 'static,
     {
         let mut interrupt = responder.interrupt();
-        self.runtime.spawn(async move {
+        self.run(async move {
             let result = tokio::select! {
                 result = work => result,
                 () = interrupt.interrupted() => Err(FsError::plain(libc::EINTR)),
@@ -320,7 +334,7 @@ impl Filesystem {
         T: Send + 'static,
         F: Future<Output = FsResult<T>> + Send + 'static,
     {
-        self.runtime.spawn(async move {
+        self.run(async move {
             let result = work.await;
             context.finish(responder, result, answer);
         });

@@ -6,6 +6,10 @@
 //!
 //! Small allocations come from each thread's own cache either way, so one arena costs no time that
 //! could be measured.
+//!
+//! What is freed between small allocations that stay, as those of names and metadata, goes back only when
+//! it is asked for ([`trim`]): a mount on which tens of thousands of files had been made and many of them
+//! written held 109 MiB that nobody used.
 
 #![allow(unsafe_code)] // mallopt(3) has no safe wrapper
 
@@ -13,6 +17,25 @@
 /// in bytes. Lower, the page faults of every network buffer would cost as much time again.
 #[cfg(target_env = "gnu")]
 const MAPPED_MIN: libc::c_int = 1 << 20;
+
+/// Free memory that the heap keeps for what comes next, in bytes.
+#[cfg(target_env = "gnu")]
+const SPARE_MAX: u32 = 32 << 20;
+
+/// Gives free memory back to the system if there is much of it. To be called now and then while there is
+/// work. Holds the allocator up for as long as the kernel takes to unmap what is given back.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: mallinfo takes nothing and gives numbers. (mallinfo2 would be wider than 2 GiB, which
+        // the heap never is, and needs a newer C library.)
+        let free = unsafe { libc::mallinfo() }.fordblks as u32;
+        if free > SPARE_MAX {
+            // SAFETY: malloc_trim gives back pages that no allocation is in.
+            unsafe { libc::malloc_trim(0) };
+        }
+    }
+}
 
 /// Sets the allocator up. For the first line of `main`: threads that exist already keep their arenas.
 pub fn bound() {

@@ -257,7 +257,7 @@ impl Filesystem {
             }
         };
         let this = self.this();
-        self.runtime.spawn(async move {
+        self.run(async move {
             this.publish_released(&inode).await;
             drop(tracked);
             if let Some(responder) = responder {

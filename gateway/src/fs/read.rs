@@ -31,7 +31,7 @@ impl Filesystem {
         };
         let mut interrupt = responder.interrupt();
         let this = self.this();
-        self.runtime.spawn(async move {
+        self.run(async move {
             let result = {
                 let buf = responder.buffer(len);
                 tokio::select! {

@@ -38,7 +38,7 @@ impl Filesystem {
         let context = Context::of(if plus { "readdirplus" } else { "readdir" }, &handle.inode);
         let this = self.this();
         let mut interrupt = responder.interrupt();
-        self.runtime.spawn(async move {
+        self.run(async move {
             let result = {
                 let room = responder.buffer(size as usize);
                 tokio::select! {

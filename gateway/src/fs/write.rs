@@ -32,7 +32,7 @@ impl Filesystem {
         }
         let context = Context::of("write", &handle.inode);
         let this = self.this();
-        self.runtime.spawn(async move {
+        self.run(async move {
             let result = this.write_waiting(&handle.inode, dirty, offset, responder.data());
             let result = result.await.map(|()| len);
             if result.is_ok() {
