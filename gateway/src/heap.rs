@@ -27,8 +27,8 @@ const SPARE_MAX: u32 = 32 << 20;
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     {
-        // SAFETY: mallinfo takes nothing and gives numbers. (mallinfo2 would be wider than 2 GiB, which
-        // the heap never is, and needs a newer C library.)
+        // SAFETY: mallinfo takes nothing and gives numbers. (They wrap at 4 GiB, and then memory is given
+        // back later; mallinfo2, which does not, needs a newer C library.)
         let free = unsafe { libc::mallinfo() }.fordblks as u32;
         if free > SPARE_MAX {
             // SAFETY: malloc_trim gives back pages that no allocation is in.
