@@ -17,6 +17,7 @@ mod names;
 mod passthrough;
 mod race;
 mod reads;
+mod signals;
 mod start;
 mod times;
 mod writes;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         ("passthrough", passthrough::CLAIMS),
         ("race", race::CLAIMS),
         ("reads", reads::CLAIMS),
+        ("signals", signals::CLAIMS),
         ("start", start::CLAIMS),
         ("times", times::CLAIMS),
         ("writes", writes::CLAIMS),
