@@ -10,7 +10,6 @@
 //!   error rather than short.
 //! - Dropping a future gives up waiting; what the store has begun may still happen.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -25,6 +24,9 @@ use crate::extent::Extent;
 use crate::object::{ETag, Key, ObjectId};
 
 pub mod memory;
+mod user;
+
+pub use user::UserMetadata;
 
 /// A boxed future, so that the trait can be used as `dyn ObjectStore`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -59,7 +61,7 @@ pub enum Condition {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// User metadata (`x-amz-meta-*`), names in lower case without the prefix.
-    pub user: BTreeMap<String, String>,
+    pub user: UserMetadata,
     /// `Content-Type`, if the object has one that is worth keeping.
     pub content_type: Option<String>,
     /// `Content-Encoding`, kept across a rewrite.

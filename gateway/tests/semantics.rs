@@ -640,7 +640,7 @@ fn a_mode_that_is_changed_while_the_last_release_publishes_is_published_too() {
             changing.join().unwrap();
         });
         let metadata = world.store.metadata("m").unwrap();
-        assert_eq!(metadata.user["file-permissions"], "0100600");
+        assert_eq!(&metadata.user["file-permissions"], "0100600");
         assert_eq!(&world.store.bytes("m").unwrap()[..4], b"late");
         assert!(world.filesystem.unsaved().is_empty());
     });

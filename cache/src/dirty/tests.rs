@@ -157,7 +157,7 @@ async fn publish(file: &DirtyFile) -> Result<Option<Published>, WriteError> {
 fn named(name: &str) -> Metadata {
     Metadata {
         content_type: Some(name.to_owned()),
-        user: [("owner".to_owned(), name.to_owned())].into(),
+        user: [("owner", name)].into_iter().collect(),
         ..Metadata::default()
     }
 }

@@ -209,8 +209,7 @@ impl MemoryStore {
     pub fn plant_with(&self, key: &str, bytes: impl Into<Bytes>, user: &[(&str, &str)]) -> ETag {
         let mut metadata = Metadata::default();
         for (name, value) in user {
-            let value = (*value).to_owned();
-            metadata.user.insert((*name).to_owned(), value);
+            metadata.user.insert(name, value);
         }
         self.state.lock().write(key, bytes.into(), metadata)
     }

@@ -150,7 +150,7 @@ impl FileAttr {
     #[must_use]
     pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
         self = self.with_access(metadata);
-        let get = |name: &str| metadata.user.get(name).map(String::as_str);
+        let get = |name: &str| metadata.user.get(name);
         self.kind = Kind::of_object(metadata, self.size);
         let time = |names: [&str; 2]| names.into_iter().find_map(get).and_then(parse_time);
         self.mtime = time(["file-mtime", "mtime"]).unwrap_or(self.mtime);
@@ -163,7 +163,7 @@ impl FileAttr {
     /// what is in the directory.
     #[must_use]
     pub fn with_access(mut self, metadata: &Metadata) -> Self {
-        let get = |name: &str| metadata.user.get(name).map(String::as_str);
+        let get = |name: &str| metadata.user.get(name);
         let number = |name: &str| get(name).and_then(|text| text.trim().parse::<u32>().ok());
         self.mode = mode_of(metadata).map_or(self.mode, |mode| mode & 0o7777);
         self.uid = number("file-owner")
@@ -181,12 +181,12 @@ impl FileAttr {
     pub fn to_metadata(self, foreign: &Metadata, mtime_set: bool) -> Metadata {
         let mut metadata = foreign.clone();
         // s3fs's names would contradict ours after a change: they go when ours come.
-        for name in ["mode", "uid", "gid", "atime", "mtime", CTIME] {
-            metadata.user.remove(name);
-        }
-        metadata.user.remove("file-atime");
-        metadata.user.remove("file-mtime");
-        let mut set = |name: &str, value: String| metadata.user.insert(name.to_owned(), value);
+        let theirs = ["mode", "uid", "gid", "atime", "mtime", CTIME];
+        let times = ["file-atime", "file-mtime"];
+        metadata
+            .user
+            .retain(|name| !theirs.contains(&name) && !times.contains(&name));
+        let mut set = |name: &str, value: String| metadata.user.insert(name, &value);
         set(
             "file-permissions",
             format!("{:07o}", self.kind.mode_bits() | self.mode),
@@ -206,9 +206,9 @@ impl FileAttr {
     /// so that they do not jump to the store's when an inode is made anew.
     pub fn to_kept(self, published: &Metadata) -> Metadata {
         let mut kept = published.clone();
-        let times = [("file-mtime", self.mtime), (CTIME, self.ctime)];
-        let times = times.map(|(name, time)| (name.to_owned(), time_text(time)));
-        kept.user.extend(times);
+        for (name, time) in [("file-mtime", self.mtime), (CTIME, self.ctime)] {
+            kept.user.insert(name, &time_text(time));
+        }
         kept
     }
 
@@ -222,10 +222,10 @@ impl FileAttr {
         moved.user.remove(CTIME);
         if !["file-mtime", "mtime"]
             .iter()
-            .any(|name| moved.user.contains_key(*name))
+            .any(|name| moved.user.contains_key(name))
         {
             let mtime = time_text(self.mtime);
-            moved.user.insert("file-mtime".to_owned(), mtime);
+            moved.user.insert("file-mtime", &mtime);
         }
         moved
     }
@@ -300,7 +300,7 @@ pub fn is_kept_of(kept: &Metadata, shown: &Metadata) -> bool {
 
 /// `st_mode`, type bits included, if the metadata say it.
 fn mode_of(metadata: &Metadata) -> Option<u32> {
-    let get = |name: &str| metadata.user.get(name).map(|text| text.trim());
+    let get = |name: &str| metadata.user.get(name).map(str::trim);
     let octal = get("file-permissions").and_then(|text| u32::from_str_radix(text, 8).ok());
     octal.or_else(|| get("mode")?.parse().ok())
 }
@@ -437,7 +437,7 @@ mod tests {
         fn any_metadata_is_taken_without_panic(value in ".{0,40}") {
             let mut metadata = Metadata::default();
             for name in ["file-permissions", "file-owner", "file-group", "file-mtime", "mode", "atime", CTIME] {
-                metadata.user.insert(name.to_owned(), value.clone());
+                metadata.user.insert(name, &value);
             }
             let _ = FileAttr::file(&DEFAULTS, 0, UNIX_EPOCH).with_metadata(&metadata);
         }
@@ -446,8 +446,7 @@ mod tests {
     fn metadata(pairs: &[(&str, &str)]) -> Metadata {
         let mut metadata = Metadata::default();
         for (name, value) in pairs {
-            let value = (*value).to_owned();
-            metadata.user.insert((*name).to_owned(), value);
+            metadata.user.insert(name, value);
         }
         metadata
     }
@@ -493,7 +492,7 @@ mod tests {
             ("ctime", "14.25"),
             ("owner-team", "x"),
         ] {
-            metadata.user.insert(name.to_owned(), value.to_owned());
+            metadata.user.insert(name, value);
         }
         let attr = FileAttr::file(&DEFAULTS, 0, UNIX_EPOCH).with_metadata(&metadata);
         assert_eq!((attr.mode, attr.uid, attr.gid), (0o755, 5, 2));
@@ -501,14 +500,8 @@ mod tests {
         assert_eq!(attr.atime.map(since_epoch), Some((13, 0)));
         assert_eq!(since_epoch(attr.ctime), (14, 250_000_000));
         let rewritten = attr.to_metadata(&metadata, false);
-        assert_eq!(
-            rewritten.user.get("owner-team").map(String::as_str),
-            Some("x")
-        );
-        assert_eq!(
-            rewritten.user.get("file-permissions").map(String::as_str),
-            Some("0100755")
-        );
+        assert_eq!(rewritten.user.get("owner-team"), Some("x"));
+        assert_eq!(rewritten.user.get("file-permissions"), Some("0100755"));
         assert!(!rewritten.user.contains_key("mode"));
     }
 }

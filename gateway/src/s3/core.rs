@@ -139,7 +139,7 @@ pub(super) fn metadata(output: &HeadObjectOutput) -> Metadata {
             .metadata
             .iter()
             .flatten()
-            .map(|(name, value)| (name.to_lowercase(), value.clone()))
+            .map(|(name, value)| (name.to_lowercase(), value))
             .collect(),
         content_type: output.content_type.clone(),
         content_encoding,

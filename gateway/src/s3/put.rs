@@ -21,7 +21,7 @@ macro_rules! with_metadata {
                 metadata
                     .user
                     .iter()
-                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .collect()
             }))
             .set_content_type(metadata.content_type.clone())

@@ -23,7 +23,7 @@ fn is_link(path: &Path) -> bool {
 }
 
 fn permissions(world: &World, key: &str) -> String {
-    world.store.metadata(key).unwrap().user["file-permissions"].clone()
+    world.store.metadata(key).unwrap().user["file-permissions"].to_owned()
 }
 
 #[test]
@@ -33,8 +33,8 @@ fn a_link_is_one_put_and_is_there_when_symlink_returns() {
         assert_eq!(world.writes(), [(Call::Put, "l".to_owned())]);
         assert_eq!(world.store.bytes("l").unwrap(), "over/there");
         let metadata = world.store.metadata("l").unwrap();
-        assert_eq!(metadata.user["file-permissions"], "0120777");
-        assert_eq!(metadata.user["file-owner"], "0");
+        assert_eq!(&metadata.user["file-permissions"], "0120777");
+        assert_eq!(&metadata.user["file-owner"], "0");
         let stat = fs::symlink_metadata(world.path("l")).unwrap();
         assert!(stat.is_symlink());
         assert_eq!((stat.len(), stat.mode() & 0o7777), (10, 0o777));
@@ -150,9 +150,9 @@ fn owner_and_time_of_a_link_are_its_own() {
         assert_eq!((stat.uid(), stat.gid(), stat.mtime()), (7, 8, 1000));
         assert!(stat.is_symlink());
         let metadata = world.store.metadata("l").unwrap();
-        assert_eq!(metadata.user["file-permissions"], "0120777");
-        assert_eq!(metadata.user["file-owner"], "7");
-        assert_eq!(metadata.user["file-mtime"], "1000000000005ns");
+        assert_eq!(&metadata.user["file-permissions"], "0120777");
+        assert_eq!(&metadata.user["file-owner"], "7");
+        assert_eq!(&metadata.user["file-mtime"], "1000000000005ns");
         assert_eq!(fs::read_link(world.path("l")).unwrap(), Path::new("f"));
         assert_eq!(fs::metadata(world.path("l")).unwrap().uid(), 0);
     });

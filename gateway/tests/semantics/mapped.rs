@@ -49,7 +49,7 @@ fn forbid(world: &World) {
 }
 
 fn mode_stored(world: &World) -> String {
-    world.store.metadata("a").unwrap().user["file-permissions"].clone()
+    world.store.metadata("a").unwrap().user["file-permissions"].to_owned()
 }
 
 fn assert_stored(world: &World, name: &str) {

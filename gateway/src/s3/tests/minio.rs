@@ -117,7 +117,7 @@ impl Bucket {
 
 fn metadata() -> Metadata {
     Metadata {
-        user: [("file-mode".to_owned(), "0644".to_owned())].into(),
+        user: [("file-mode", "0644")].into_iter().collect(),
         content_type: Some("text/plain".into()),
         content_encoding: Some("gzip".into()),
         cache_control: Some("no-store".into()),
@@ -351,7 +351,7 @@ async fn copies_keep_or_replace_metadata_in_one_piece_or_in_parts() {
         .await
         .unwrap();
     let other = Metadata {
-        user: [("file-mode".to_owned(), "0600".to_owned())].into(),
+        user: [("file-mode", "0600")].into_iter().collect(),
         ..Metadata::default()
     };
     for (at, store) in [&bucket.store, &in_parts].into_iter().enumerate() {

@@ -252,7 +252,7 @@ async fn heads_are_read_whole() {
     assert_eq!(info.metadata.content_type.as_deref(), Some("text/plain"));
     assert_eq!(info.metadata.content_encoding.as_deref(), Some("gzip"));
     assert_eq!(info.metadata.cache_control.as_deref(), Some("no-store"));
-    assert_eq!(info.metadata.user["file-mode"], "0644");
+    assert_eq!(&info.metadata.user["file-mode"], "0644");
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ async fn a_put_sends_its_chunks_with_length_checksum_and_condition() {
     let server = Server::scripted(vec![Answer::new(200).header("ETag", HELLO)]).await;
     let store = store(&server.url);
     let mut metadata = Metadata::default();
-    metadata.user.insert("file-mode".into(), "0644".into());
+    metadata.user.insert("file-mode", "0644");
     metadata.content_type = Some("text/plain".into());
     let key = Key::new("key");
     store
