@@ -55,10 +55,7 @@ fn measure(what: &str, count: u64, bytes: u64, work: impl FnOnce()) {
 }
 
 fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Arc<DiskCache> {
-    let config = DiskConfig {
-        dir: dir.to_owned(),
-        size_max: 16 * BIG,
-    };
+    let config = DiskConfig::new(dir, 16 * BIG);
     DiskCache::open_on(disk.clone(), config).expect("the directory can be used")
 }
 

@@ -5,6 +5,10 @@
 //!
 //! A grant larger than the share would never come, so it is cut to the share's size: one use at a
 //! time goes through even where the budget is smaller than one unit.
+//!
+//! A [`Ballast`] takes memory away from a budget and its shares while the process needs it for something
+//! that is in no budget, and gives it back. As much is always left to each share as it would have alone:
+//! grants are cut to that.
 
 use std::sync::Arc;
 
@@ -18,6 +22,8 @@ const UNIT: u64 = 4096;
 pub struct Budget {
     pool: Arc<Semaphore>,
     units: u32,
+    /// How much of it, and of each of its shares, a ballast may take.
+    ballast_max: u32,
 }
 
 /// A part of a [`Budget`] with a bound of its own.
@@ -44,17 +50,27 @@ fn units(bytes: u64) -> u32 {
 impl Budget {
     /// A pool of `bytes`.
     pub fn new(bytes: u64) -> Self {
+        Self::with_ballast(bytes, 0)
+    }
+
+    /// A pool of `bytes` of which, and of each of whose shares, a [`Ballast`] may take up to
+    /// `ballast_max`.
+    pub fn with_ballast(bytes: u64, ballast_max: u64) -> Self {
         let units = units(bytes);
         Self {
             pool: Arc::new(Semaphore::new(units as usize)),
             units,
+            ballast_max: u32::try_from(ballast_max / UNIT)
+                .unwrap_or(units)
+                .min(units - 1),
         }
     }
 
     /// A part of it that never holds more than `bytes` at once.
     pub fn share(&self, bytes: u64) -> Share {
+        let bytes = bytes.min(u64::from(self.units) * UNIT);
         Share {
-            own: Budget::new(bytes.min(u64::from(self.units) * UNIT)),
+            own: Budget::with_ballast(bytes, u64::from(self.ballast_max) * UNIT),
             parent: self.clone(),
         }
     }
@@ -71,6 +87,11 @@ impl Share {
         u64::from(self.own.units) * UNIT
     }
 
+    /// The units of a grant of `bytes`: no more than there always are.
+    fn cut(&self, bytes: u64) -> u32 {
+        units(bytes).min(self.own.units - self.own.ballast_max)
+    }
+
     /// How many bytes of the share are in use.
     pub fn used(&self) -> u64 {
         self.bound() - self.own.free()
@@ -78,7 +99,7 @@ impl Share {
 
     /// `bytes` now, or `None` if they are not free. Never waits.
     pub fn try_take(&self, bytes: u64) -> Option<Grant> {
-        let count = units(bytes).min(self.own.units);
+        let count = self.cut(bytes);
         let own = self.own.pool.clone().try_acquire_many_owned(count).ok()?;
         let parent = self
             .parent
@@ -91,7 +112,7 @@ impl Share {
 
     /// `bytes`, when they are free. Waits for other grants to be dropped, in order of asking.
     pub async fn take(&self, bytes: u64) -> Grant {
-        let count = units(bytes).min(self.own.units);
+        let count = self.cut(bytes);
         // The pools are never closed, so waiting ends only with a permit. Own first: whoever waits
         // for the parent holds only its own share, which the others do not need.
         let own = self
@@ -129,9 +150,126 @@ impl Grant {
     }
 }
 
+/// Memory that is withheld from a budget and its shares.
+#[derive(Debug)]
+pub struct Ballast {
+    budget: Withheld,
+    shares: Vec<(Share, Withheld)>,
+    max: u64,
+}
+
+/// What is withheld from one pool.
+#[derive(Debug)]
+struct Withheld {
+    pool: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Withheld {
+    fn of(budget: &Budget) -> Self {
+        Self {
+            pool: budget.pool.clone(),
+            permit: None,
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.permit
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    fn set(&mut self, wanted: usize) {
+        let held = self.units();
+        if let Some(permit) = &mut self.permit {
+            drop(permit.split(held.saturating_sub(wanted)));
+        }
+        let more = wanted
+            .saturating_sub(held)
+            .min(self.pool.available_permits());
+        let taken = self.pool.clone().try_acquire_many_owned(more as u32).ok();
+        match (&mut self.permit, taken) {
+            (Some(permit), Some(taken)) => permit.merge(taken),
+            (permit @ None, taken) => *permit = taken,
+            (Some(_), None) => {}
+        }
+    }
+}
+
+impl Ballast {
+    /// Nothing is withheld at first. `shares` are those of `budget`.
+    pub fn new(budget: &Budget, shares: &[Share]) -> Self {
+        Self {
+            budget: Withheld::of(budget),
+            shares: shares
+                .iter()
+                .map(|share| (share.clone(), Withheld::of(&share.own)))
+                .collect(),
+            max: u64::from(budget.ballast_max) * UNIT,
+        }
+    }
+
+    /// Withholds `bytes` from now on, or as much as may be; what is in use is left out. Never waits: to be
+    /// called again.
+    pub fn set(&mut self, bytes: u64) {
+        let wanted = (bytes.min(self.max) / UNIT) as usize;
+        self.budget.set(wanted);
+        for (_, withheld) in &mut self.shares {
+            withheld.set(wanted);
+        }
+    }
+
+    /// How many bytes may be withheld.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// How many bytes are withheld.
+    pub fn bytes(&self) -> u64 {
+        self.budget.units() as u64 * UNIT
+    }
+
+    /// How many bytes others have of the shares.
+    pub fn used(&self) -> u64 {
+        self.shares
+            .iter()
+            .map(|(share, withheld)| share.used().saturating_sub(withheld.units() as u64 * UNIT))
+            .sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ballast_takes_what_is_free_and_leaves_each_share_its_own() {
+        let budget = Budget::with_ballast(12 * UNIT, 4 * UNIT);
+        let shares = [budget.share(8 * UNIT), budget.share(8 * UNIT)];
+        let mut ballast = Ballast::new(&budget, &shares);
+        let held = shares[0].try_take(4 * UNIT).unwrap();
+        ballast.set(100 * UNIT);
+        assert_eq!((ballast.bytes(), ballast.used()), (4 * UNIT, 4 * UNIT));
+        assert!(shares[0].try_take(1).is_none());
+        // As large as it comes, and however large it is.
+        let other = shares[1].try_take(1 << 40).unwrap();
+        assert_eq!((ballast.used(), budget.free()), (8 * UNIT, 0));
+        drop((held, other));
+        ballast.set(UNIT);
+        assert_eq!((ballast.bytes(), ballast.used()), (UNIT, 0));
+        assert_eq!(budget.free(), 11 * UNIT);
+        let _most = shares[0].try_take(4 * UNIT).unwrap();
+        let _more = shares[0].try_take(3 * UNIT).unwrap();
+        ballast.set(4 * UNIT);
+        assert_eq!(
+            ballast.bytes(),
+            4 * UNIT,
+            "that share's rest is in use, the budget's is not"
+        );
+        assert_eq!(ballast.used(), 7 * UNIT);
+        ballast.set(0);
+        assert_eq!((ballast.bytes(), budget.free()), (0, 5 * UNIT));
+    }
 
     #[test]
     fn a_share_never_exceeds_its_bound() {

@@ -277,6 +277,14 @@ impl Writer {
         stats
     }
 
+    /// What of the share is granted and holds nothing: it is set aside for reading staged bytes back.
+    pub fn idle_bytes(&self) -> u64 {
+        match self.config.staging {
+            Some(_) => self.memory.readback.bound() - self.memory.readback.used(),
+            None => 0,
+        }
+    }
+
     /// How many multipart uploads are under way, those included that could not be aborted.
     pub fn uploads_under_way(&self) -> usize {
         self.uploads.lock().len()

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 
 use crate::disk::{self, Disk, DiskKind};
 use crate::extent::Extent;
+use crate::memory::Keep;
 use crate::object::ObjectId;
 
 mod catalog;
@@ -65,6 +66,24 @@ pub struct DiskConfig {
     pub dir: PathBuf,
     /// How many bytes of objects it may hold.
     pub size_max: u64,
+    /// Memory for the records of what it holds, in bytes: half for some 400 bytes an object, half for 24
+    /// bytes an extent. Past that, what was used least lately is evicted.
+    pub memory: u64,
+    /// How many bytes may wait for the disk or be on their way from the store, in bytes. A sixth of them
+    /// need not be in anybody's budget.
+    pub queued_max: u64,
+}
+
+impl DiskConfig {
+    /// With the memory that the default of `--memory` gives it.
+    pub fn new(dir: impl Into<PathBuf>, size_max: u64) -> Self {
+        Self {
+            dir: dir.into(),
+            size_max,
+            memory: 24 << 20,
+            queued_max: queue::QUEUED_BYTES_MAX,
+        }
+    }
 }
 
 /// Why the disk tier cannot be used.
@@ -154,7 +173,7 @@ impl DiskCache {
         let opened = layout.open(&found).map_err(io)?;
         let last_used = opened.objects.iter().map(object::Object::last_used).max();
         let tick = last_used.map_or(0, |last| last.saturating_add(1));
-        let shared = Arc::new(Shared::new(disk, layout.objects(), config.size_max, tick));
+        let shared = Arc::new(Shared::new(disk, layout.objects(), &config, tick));
         for object in opened.objects {
             let charged = object.content.read().held.charged();
             shared.counters.used.fetch_add(charged, Ordering::Relaxed);
@@ -216,28 +235,47 @@ impl DiskCache {
     /// counted, if the disk is behind. A version of the object other than `object`'s is dropped.
     /// Never waits.
     pub fn store(&self, object: &ObjectId, size: u64, extent: Extent, pieces: Vec<Bytes>) {
-        self.store_expected(object, size, extent, pieces, None);
+        self.store_expected(object, size, extent, pieces, None, None);
     }
 
     /// As [`DiskCache::store`], for bytes that memory has too: small ones wait until no more of them come.
-    pub fn store_later(&self, object: &ObjectId, size: u64, extent: Extent, pieces: Vec<Bytes>) {
+    /// `keep`, which pays for their memory, is dropped when they are on the disk or given up.
+    pub fn store_later(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        extent: Extent,
+        pieces: Vec<Bytes>,
+        keep: Option<Keep>,
+    ) {
         let queue = &self.shared.queue;
         let add = |store| queue.add_later(store, Instant::now());
-        self.add_store(object, size, extent, pieces, add);
+        self.add_store(object, size, extent, pieces, keep, add);
     }
 
-    /// As [`DiskCache::store`], for bytes whose room was reserved.
+    /// As [`DiskCache::store`], for bytes whose room was reserved; `keep` as above.
     pub fn store_expected(
         &self,
         object: &ObjectId,
         size: u64,
         extent: Extent,
         pieces: Vec<Bytes>,
+        keep: Option<Keep>,
         expected: Option<Expected>,
     ) {
         let queue = &self.shared.queue;
         let add = |store| queue.add(Job::Store(store), expected);
-        self.add_store(object, size, extent, pieces, add);
+        self.add_store(object, size, extent, pieces, keep, add);
+    }
+
+    /// Gives up the oldest bytes that wait to be stored and that somebody pays for, who needs the memory.
+    /// False if there are none. Never waits.
+    pub fn shed(&self) -> bool {
+        let shed = self.shared.queue.shed();
+        if shed {
+            self.shared.counters.skip();
+        }
+        shed
     }
 
     fn add_store(
@@ -246,6 +284,7 @@ impl DiskCache {
         size: u64,
         extent: Extent,
         pieces: Vec<Bytes>,
+        keep: Option<Keep>,
         add: impl FnOnce(Store) -> bool,
     ) {
         let len: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
@@ -263,10 +302,17 @@ impl DiskCache {
             size,
             extent,
             pieces,
+            keep,
         });
         if !added {
             self.shared.counters.skip();
         }
+    }
+
+    /// Waits until bytes that somebody pays for leave the queue for the disk. False if none are in it, or
+    /// none left it within `patience`.
+    pub async fn goes_on(&self, patience: Duration) -> bool {
+        self.shared.queue.goes_on(patience).await
     }
 
     /// Reserves room for `len` bytes that are about to be fetched, so that they are not left out.

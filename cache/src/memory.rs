@@ -135,6 +135,11 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What the blocks weigh, bookkeeping included.
+    pub fn weight(&self) -> u64 {
+        self.blocks.weighted_size()
+    }
+
     /// Room for `bytes_max` bytes, what the bookkeeping takes included.
     pub fn new(bytes_max: u64) -> Self {
         let bytes = Arc::new(AtomicU64::new(0));

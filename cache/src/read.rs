@@ -61,6 +61,9 @@ const SETTLE_MIN: u64 = 32 << 20;
 /// takes them into the page cache.
 const SETTLE_MAX: Duration = Duration::from_millis(200);
 
+/// For how long those who need memory wait for a disk that holds some.
+const DISK_PATIENCE: Duration = Duration::from_millis(200);
+
 /// Bounds of the read path.
 #[derive(Debug, Clone)]
 pub struct ReadConfig {
@@ -149,8 +152,15 @@ impl ReadCache {
     }
 
     /// Takes bytes of `object` that the caller has at hand (just published), so that reading them
-    /// asks the store nothing. Keeps what fits. Never waits.
-    pub fn adopt(&self, object: &ObjectId, size: u64, pieces: Vec<(Extent, Bytes)>) {
+    /// asks the store nothing. Keeps what fits. `keep` pays for the bytes: it is dropped when they need it
+    /// no longer, and what has no `keep` is not stored on the disk beyond a few MiB. Never waits.
+    pub fn adopt(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        pieces: Vec<(Extent, Bytes)>,
+        keep: Option<&Keep>,
+    ) {
         let mut pieces: Vec<(u64, Bytes)> = pieces
             .into_iter()
             .filter(|(extent, bytes)| {
@@ -163,7 +173,13 @@ impl ReadCache {
             for run in runs(&pieces) {
                 let list: Vec<Bytes> = run.iter().map(|(_, bytes)| bytes.clone()).collect();
                 let len = list.iter().map(|bytes| bytes.len() as u64).sum();
-                disk.store_later(object, size, Extent::new(run[0].0, len), list);
+                disk.store_later(
+                    object,
+                    size,
+                    Extent::new(run[0].0, len),
+                    list,
+                    keep.cloned(),
+                );
             }
         }
         let object = self.objects.open(object, size);
@@ -184,6 +200,26 @@ impl ReadCache {
             self.memory
                 .insert(object.number, &keep, index, &Arc::new(Pieces::new(list)));
         }
+    }
+
+    /// Gives up bytes that wait for the disk and are paid for by others, who need the memory. Whether there
+    /// were any. Never waits.
+    pub(crate) fn shed(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.shed())
+    }
+
+    /// As [`ReadCache::shed`], but waits a moment for the disk to go on by itself. Whether it did or there
+    /// were any.
+    pub(crate) async fn shed_patiently(&self) -> bool {
+        match &self.disk {
+            Some(disk) => disk.goes_on(DISK_PATIENCE).await || disk.shed(),
+            None => false,
+        }
+    }
+
+    /// What clean bytes at rest take, bookkeeping included.
+    pub fn resting_bytes(&self) -> u64 {
+        self.memory.weight()
     }
 
     /// Drops what is held of `object`: this version is gone for good.

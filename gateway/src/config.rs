@@ -6,9 +6,10 @@
 //!
 //! Deciding is pure: [`Config::decide`] takes [`Flags`] and a [`Host`] and asks nobody.
 //!
-//! Memory: `--memory` is what clean and dirty bytes may take. A quarter is for clean blocks at rest,
-//! three quarters are one budget that fills and dirty bytes draw on, each at most two thirds of it,
-//! so that neither starves the other.
+//! Memory: `--memory` is what clean and dirty bytes may take. A quarter is for clean blocks at rest and for
+//! the few that wait for the disk unpaid, three quarters are one budget that fills and dirty bytes draw on,
+//! each at most two thirds of it, so that neither starves the other. What the process takes beyond 64 MiB
+//! for names, records and connections comes out of that budget: see `daemon/ballast.rs`.
 
 pub mod flags;
 pub mod host;
@@ -31,7 +32,7 @@ const MEMORY: u64 = 128 * MIB;
 /// Below this no two parts of 5 MiB fit beside what is clean.
 const MEMORY_MIN: u64 = 16 * MIB;
 /// What the process takes beside `--memory`: code, stacks, connections, tables, in bytes.
-const MEMORY_BESIDE: u64 = 64 * MIB;
+pub(crate) const MEMORY_BESIDE: u64 = 64 * MIB;
 /// Default of `--cache-size`, in bytes.
 const CACHE_SIZE: u64 = 10 * GIB;
 /// Default of `--readahead-max`, in bytes.
@@ -40,6 +41,10 @@ const READAHEAD: u64 = 64 * MIB;
 const PART_SIZE: u64 = 8 * MIB;
 /// S3's bounds of a part, in bytes ("Amazon S3 multipart upload limits").
 const PART_SIZES: std::ops::RangeInclusive<u64> = 5 * MIB..=5 * GIB;
+/// What is kept of a name takes so many bytes: its inode, its metadata, what the store said of it.
+const NAME_COST: u64 = 1536;
+/// A few directories' worth of names are known however little memory there is.
+const NAMES_MIN: usize = 4096;
 const DAY: Duration = Duration::from_hours(24);
 
 /// Why there is no configuration.
@@ -155,12 +160,37 @@ pub struct LogConfig {
 impl CacheConfig {
     /// Memory for clean blocks at rest, in bytes.
     pub fn clean_max(&self) -> u64 {
-        self.memory / 4
+        self.memory / 4 - self.queued_max() / 6
+    }
+
+    /// How many bytes may wait for the disk, or are on their way to it from the store. A sixth of them are
+    /// in no budget.
+    pub fn queued_max(&self) -> u64 {
+        match self.size {
+            0 => 0,
+            _ => self.memory / 8 * 3,
+        }
     }
 
     /// The budget of fills and dirty bytes together, in bytes.
     pub fn budget(&self) -> u64 {
-        self.memory - self.clean_max()
+        self.memory - self.memory / 4
+    }
+
+    /// What may be taken away from the budget and its shares, in bytes: each is left what the other could
+    /// not take from it anyway.
+    pub fn ballast_max(&self) -> u64 {
+        self.budget() - self.share()
+    }
+
+    /// Of how many names something is known at most.
+    pub fn names_max(&self) -> usize {
+        ((self.memory / 8 / NAME_COST) as usize).max(NAMES_MIN)
+    }
+
+    /// Memory for the records of what the disk holds, in bytes.
+    pub fn records_max(&self) -> u64 {
+        self.memory / 16 * 3
     }
 
     /// What fills, and what dirty bytes, may hold of the budget at most, in bytes.

@@ -11,9 +11,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ackfs_cache::budget::Budget;
+use ackfs_cache::budget::{Ballast, Budget};
 use ackfs_cache::dirty::{self, WriteConfig, Writer};
 use ackfs_cache::disk::{self, Staging};
 use ackfs_cache::index::{DiskCache, DiskError};
@@ -35,6 +36,7 @@ use crate::s3::{self, ConditionalSupport, ConnectError, Honoured, S3Config, S3St
 pub use self::life::End;
 use self::room::Room;
 
+mod ballast;
 mod life;
 pub mod mounts;
 pub mod room;
@@ -49,9 +51,9 @@ const WORKERS_MAX: usize = 4;
 /// Parts of one file under way at once.
 const PARTS_IN_FLIGHT: usize = 4;
 
-/// How long after work began the heap is looked at, and how often while there is more: an idle mount
-/// wakes for it once.
-const HEAP_LOOK_AFTER: Duration = Duration::from_secs(5);
+/// How long after work began memory is looked at, and how often while there is more: an idle mount wakes
+/// for it once.
+const MEMORY_LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a mount did not start. Each says cause and fix in one line.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +114,7 @@ struct Parts {
     writer: Arc<Writer>,
     disk: Option<Arc<DiskCache>>,
     metrics: Arc<Metrics>,
+    withheld: Arc<AtomicU64>,
 }
 
 /// What a mount is, for the line that says so.
@@ -258,12 +261,16 @@ impl Daemon {
             None => None,
         };
 
-        let budget = Budget::new(config.cache.budget());
+        let cache = &config.cache;
+        let budget = Budget::with_ballast(cache.budget(), cache.ballast_max());
+        let shares = [budget.share(cache.share()), budget.share(cache.share())];
+        let ballast = Ballast::new(&budget, &shares);
+        let [fills, dirty] = shares;
         let objects: Arc<dyn ObjectStore> = store.clone();
         let reader = ReadCache::new(
             ReadConfig {
                 clean_max: config.cache.clean_max(),
-                fills: budget.share(config.cache.share()),
+                fills,
                 readahead_max: config.cache.readahead_max,
             },
             objects.clone(),
@@ -272,7 +279,7 @@ impl Daemon {
         );
         let writer = Writer::new(
             WriteConfig {
-                memory: budget.share(config.cache.share()),
+                memory: dirty,
                 part_size: config.cache.part_size,
                 parts_in_flight_max: PARTS_IN_FLIGHT,
                 staging,
@@ -321,7 +328,9 @@ impl Daemon {
             disk: room.map(|room| (room.dir, config.cache.size)),
             metrics: None,
         };
+        let mut keeper = ballast::Keeper::new(ballast, &reader, &writer);
         let parts = Parts {
+            withheld: keeper.withheld(),
             mounted,
             fs,
             store,
@@ -336,12 +345,16 @@ impl Daemon {
             ready.metrics = Some(address);
             tokio::spawn(serving);
         }
-        let worked = parts.fs.worked();
+        let (worked, fs) = (parts.fs.worked(), Arc::downgrade(&parts.fs));
         tokio::spawn(async move {
             loop {
                 worked.notified().await;
-                tokio::time::sleep(HEAP_LOOK_AFTER).await;
+                tokio::time::sleep(MEMORY_LOOK_AFTER).await;
+                if let Some(fs) = fs.upgrade() {
+                    fs.tidy();
+                }
                 heap::trim();
+                keeper.look();
             }
         });
         let (ask, asked) = mpsc::channel(8);
@@ -376,6 +389,7 @@ impl Parts {
             write: self.writer.stats(),
             files: self.fs.stats(),
             store: self.store.stats(),
+            withheld: self.withheld.load(Ordering::Relaxed),
         }
     }
 
@@ -461,6 +475,7 @@ fn fs_config(config: &Config) -> FsConfig {
         metadata_ttl: config.mount.metadata_ttl,
         negative_ttl: config.mount.negative_ttl,
         read_only: config.mount.read_only,
+        names_max: config.cache.names_max(),
     }
 }
 

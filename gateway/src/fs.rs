@@ -24,7 +24,7 @@ pub use self::close::CloseMode;
 use self::error::{FsError, FsResult};
 use self::handle::{DirHandle, FileHandle, Handles};
 use self::hot::HotNames;
-use self::inode::{Inode, Table};
+use self::inode::{Inode, NewInode, State, Table};
 use self::known::KnownNames;
 use crate::fuse::mount::Kernel;
 use crate::fuse::{Handler, Op, Request, Responder};
@@ -39,6 +39,7 @@ pub mod inode;
 pub mod known;
 pub mod name;
 
+mod ages;
 mod ask;
 mod going;
 mod hot;
@@ -71,6 +72,9 @@ pub struct FsConfig {
     pub negative_ttl: Duration,
     /// Whether nothing may be changed.
     pub read_only: bool,
+    /// Of how many names something is kept here at most, as far as the kernel lets go of what it does not
+    /// use: some 1.5 kB for each.
+    pub names_max: usize,
 }
 
 /// A file whose bytes are not all in the store.
@@ -163,7 +167,7 @@ impl Filesystem {
             this: this.clone(),
             inodes: Table::new(&config.prefix, root, Instant::now()),
             hot: HotNames::default(),
-            known: KnownNames::new(config.metadata_ttl, config.negative_ttl),
+            known: KnownNames::new(config.metadata_ttl, config.negative_ttl, config.names_max),
             config,
             defaults,
             store,
@@ -238,7 +242,7 @@ impl Filesystem {
                 let state = inode.state.lock();
                 let dirty = state.dirty.as_ref().filter(|dirty| dirty.is_dirty())?;
                 (!state.unlinked).then(|| Unsaved {
-                    key: state.key.clone(),
+                    key: state.key.to_string(),
                     size: dirty.size(),
                     cause: state.stuck.clone(),
                 })
@@ -269,6 +273,23 @@ impl Filesystem {
     }
 
     /// The inode of that number.
+    /// The inode of a name, as [`Table::find_or_insert`] gives it. If there are too many then, the
+    /// kernel is asked to forget some.
+    fn enter(
+        &self,
+        new: NewInode,
+        keep: impl FnOnce(&Inode, &mut State, &NewInode) -> bool,
+    ) -> Arc<Inode> {
+        let inode = self.inodes.find_or_insert(new, keep);
+        if let Some(kernel) = self.kernel.get().filter(|kernel| kernel.can_prune()) {
+            let superfluous = self.inodes.superfluous(self.config.names_max);
+            if !superfluous.is_empty() {
+                kernel.prune(superfluous);
+            }
+        }
+        inode
+    }
+
     fn inode(&self, ino: u64) -> FsResult<Arc<Inode>> {
         self.inodes.get(ino).ok_or(FsError::plain(libc::ESTALE))
     }
@@ -295,6 +316,12 @@ impl Filesystem {
     fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.worked.notify_one();
         self.runtime.spawn(work);
+    }
+
+    /// Gives up what is known of names and too old to be believed. To be called now and then while there is
+    /// work. Never waits.
+    pub fn tidy(&self) {
+        self.known.tidy();
     }
 
     /// Notified of each operation that does not answer at once.
@@ -346,7 +373,7 @@ impl Filesystem {
 struct Context {
     op: &'static str,
     ino: u64,
-    key: String,
+    key: Arc<str>,
 }
 
 impl Context {
@@ -354,7 +381,7 @@ impl Context {
         Self {
             op,
             ino,
-            key: String::new(),
+            key: Arc::from(""),
         }
     }
 
@@ -372,7 +399,7 @@ impl Context {
         Self {
             op,
             ino: dir.ino,
-            key: format!("{}{name}", dir.state.lock().key),
+            key: format!("{}{name}", dir.state.lock().key).into(),
         }
     }
 

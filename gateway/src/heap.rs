@@ -20,7 +20,7 @@ const MAPPED_MIN: libc::c_int = 1 << 20;
 
 /// Free memory that the heap keeps for what comes next, in bytes.
 #[cfg(target_env = "gnu")]
-const SPARE_MAX: u32 = 32 << 20;
+const SPARE_MAX: u32 = 16 << 20;
 
 /// Gives free memory back to the system if there is much of it. To be called now and then while there is
 /// work. Holds the allocator up for as long as the kernel takes to unmap what is given back.

@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub files: FsStats,
     /// The store's.
     pub store: StoreStats,
+    /// Bytes that files' contents may not take, since the process needs them for something else.
+    pub withheld: u64,
 }
 
 /// A metric without labels, and where its value is.
@@ -203,8 +205,10 @@ const SINGLES: &[Single] = &[
           "Bodies that were cut and asked for again from where they ended.",
           |s| some(s.store.resumed)),
 
+    level("ackfs_memory_withheld_bytes", Unit::Bytes,
+          "Part of --memory that names, records and connections need.", |s| some(s.withheld)),
     level("process_resident_memory_bytes", Unit::Bytes, "Memory of the process.",
-          |_| resident_bytes()),
+          |_| resident_bytes().and_then(some)),
 ];
 
 /// Metrics with labels: name, unit, help, whether it only grows.
@@ -500,11 +504,12 @@ fn quantiles(latencies: &[(String, Latencies)], name: &str) -> (f64, f64) {
     (at(0.5), at(0.99))
 }
 
-fn resident_bytes() -> Option<f64> {
+/// Memory of this process in bytes, shared pages included; `None` where that cannot be known.
+pub fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    some(pages * page as u64)
+    Some(pages * page as u64)
 }
 
 #[cfg(test)]

@@ -321,23 +321,30 @@ impl Version {
         find(&self.map, extent)
     }
 
-    /// What of it is in memory, in runs without gaps.
-    pub(crate) fn in_memory(&self) -> Vec<Vec<(Extent, Bytes)>> {
-        let mut runs: Vec<Vec<(Extent, Bytes)>> = Vec::new();
+    /// What of it is in memory, in runs without gaps, each with what pays for it.
+    pub(crate) fn in_memory(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
         for (extent, piece) in self.map.iter() {
-            let Found::Memory { bytes, .. } = piece.buffer.find(piece.skip, extent.len) else {
+            let Found::Memory { bytes, paid } = piece.buffer.find(piece.skip, extent.len) else {
                 continue;
             };
+            let (piece, paid) = ((extent, bytes), paid);
             match runs.last_mut() {
-                Some(run) if run.last().is_some_and(|it| it.0.end() == extent.offset) => {
-                    run.push((extent, bytes));
+                Some((run, pay)) if run.last().is_some_and(|it| it.0.end() == extent.offset) => {
+                    run.push(piece);
+                    if !pay.last().is_some_and(|last| Arc::ptr_eq(last, &paid)) {
+                        pay.push(paid);
+                    }
                 }
-                _ => runs.push(vec![(extent, bytes)]),
+                _ => runs.push((vec![piece], vec![paid])),
             }
         }
         runs
     }
 }
+
+/// Bytes in memory without a gap between them, and what pays for them.
+pub(crate) type Run = (Vec<(Extent, Bytes)>, Vec<Arc<Paid>>);
 
 fn find(map: &ExtentMap<Piece>, extent: Extent) -> Vec<(Extent, Option<Found>)> {
     map.pieces(extent)

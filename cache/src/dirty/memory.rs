@@ -220,7 +220,13 @@ impl Writer {
                 file.state.lock().reclaim();
             }
             self.progress.notify_waiters();
-            if self.config.staging.is_none() || !self.wants_memory() {
+            if !self.wants_memory() {
+                return;
+            }
+            if self.config.staging.is_none() {
+                if self.shed().await {
+                    continue;
+                }
                 return;
             }
             let spilled = match self.spill_largest(true).await {
@@ -229,6 +235,7 @@ impl Writer {
                 spilled => spilled,
             };
             match spilled {
+                Ok(0) if self.shed().await => {}
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) => {
@@ -237,6 +244,12 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Gives up published bytes that wait for a disk that is behind, if a writer waits for memory. Whether
+    /// the disk went on or some were given up.
+    async fn shed(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0 && self.reader.shed_patiently().await
     }
 
     /// Waits for a part to go on its way or to end it. False if there is none, or if they take long,

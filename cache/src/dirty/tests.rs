@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::budget::Budget;
 use crate::disk::sim::SimDisk;
+use crate::index::{DiskCache, DiskConfig};
 use crate::read::ReadConfig;
 use crate::store::memory::{Call, Fault, MemoryStore};
 use crate::store::{Metadata, StoreErrorKind};
@@ -43,6 +44,8 @@ struct Setup {
     memory: u64,
     staging: bool,
     on_conflict: OnConflict,
+    /// The disk tier of clean bytes.
+    cache: Option<Arc<DiskCache>>,
 }
 
 impl Default for Setup {
@@ -51,6 +54,7 @@ impl Default for Setup {
             memory: 4 << 20,
             staging: false,
             on_conflict: OnConflict::Fail,
+            cache: None,
         }
     }
 }
@@ -75,7 +79,7 @@ impl Setup {
             fills: Budget::new(4 << 20).share(4 << 20),
             readahead_max: 0,
         };
-        let reader = ReadCache::new(reads, store.clone(), None, runtime.clone());
+        let reader = ReadCache::new(reads, store.clone(), self.cache, runtime.clone());
         let writer = Writer::with_limits(config, LIMITS, store.clone(), reader, runtime);
         World {
             store,

@@ -6,7 +6,8 @@
 //! Syncing a file commits the names made so far, as journalling filesystems do. Everybody who
 //! still holds the disk from before gets EIO, as if they had died with the machine.
 //!
-//! On request it is full, fails reads or writes, flips a byte, and empties its page cache.
+//! On request it is full, fails reads or writes, takes no writes for a while, flips a byte, and empties
+//! its page cache.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::RwLock;
 
 use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
 use crate::extent::Extent;
@@ -31,6 +33,8 @@ pub const PAGE: u64 = 4096;
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
     life: u64,
+    /// Writes of the engine wait for a read lock of it.
+    gate: Arc<RwLock<()>>,
 }
 
 /// An open file of a [`SimDisk`].
@@ -51,6 +55,7 @@ impl SimDisk {
         Self {
             state: Arc::new(Mutex::new(state)),
             life: 0,
+            gate: Arc::default(),
         }
     }
 
@@ -63,6 +68,7 @@ impl SimDisk {
         Self {
             state: self.state.clone(),
             life: state.life,
+            gate: self.gate.clone(),
         }
     }
 
@@ -74,6 +80,11 @@ impl SimDisk {
     /// Makes every write fail with this errno until told otherwise.
     pub fn fail_writes(&self, errno: Option<i32>) {
         self.state.lock().fail_writes = errno;
+    }
+
+    /// Writes wait until what is given is dropped, as on a disk that hangs. Waits for those under way.
+    pub async fn hold_writes(&self) -> impl Sized + Send + use<> {
+        self.gate.clone().write_owned().await
     }
 
     /// Makes every read fail with this errno until told otherwise.
@@ -262,7 +273,7 @@ impl Drop for SimFile {
     }
 }
 
-/// A future that is done: the simulated disk never makes anybody wait.
+/// A future that is done: the simulated disk makes nobody wait unless it is told to.
 fn done<'a, T: Send + 'a>(value: T) -> DiskFuture<'a, T> {
     Box::pin(std::future::ready(value))
 }
@@ -328,7 +339,10 @@ impl Disk for SimDisk {
         offset: u64,
         pieces: Vec<Bytes>,
     ) -> DiskFuture<'a, io::Result<()>> {
-        done(file.write_pieces_at(offset, pieces))
+        Box::pin(async move {
+            let _open = self.gate.read().await;
+            file.write_pieces_at(offset, pieces)
+        })
     }
 
     fn sync_data<'a>(&'a self, file: &'a DiskFile) -> DiskFuture<'a, io::Result<()>> {

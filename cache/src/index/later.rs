@@ -17,13 +17,14 @@ pub(super) const LEN_MAX: u64 = 256 << 10;
 /// For how long nobody must have published a small object.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// What waits at most; past it the oldest go. Together they are a sixth of the queue's bytes.
+/// How many wait at most; past it the oldest go.
 const STORES_MAX: usize = 2048;
-const BYTES_MAX: u64 = 8 << 20;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Later {
+    /// How many bytes wait at most; past it the oldest go.
+    bytes_max: u64,
     /// In the order in which they came.
     stores: BTreeMap<u64, Store>,
     by_key: HashMap<Key, u64>,
@@ -34,6 +35,18 @@ pub(super) struct Later {
 }
 
 impl Later {
+    /// For at most `bytes_max` bytes.
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            stores: BTreeMap::new(),
+            by_key: HashMap::new(),
+            next: 0,
+            bytes: 0,
+            last: None,
+        }
+    }
+
     /// Adds one. Gives the one of the same key that it makes needless.
     pub(super) fn put(&mut self, store: Store, now: Instant) -> Option<Store> {
         let older = self.remove(&store.id.key);
@@ -83,7 +96,7 @@ impl Later {
 
     /// More wait than may.
     pub(super) fn is_over(&self) -> bool {
-        self.stores.len() > STORES_MAX || self.bytes > BYTES_MAX
+        self.stores.len() > STORES_MAX || self.bytes > self.bytes_max
     }
 
     /// How many wait.
@@ -98,12 +111,15 @@ mod tests {
     use crate::extent::Extent;
     use crate::object::ETag;
 
+    const BYTES_MAX: u64 = 8 << 20;
+
     fn store(key: &str, etag: &str, len: u64) -> Store {
         Store {
             id: ObjectId::new(Key::new(key), ETag::new(etag)),
             size: len,
             extent: Extent::new(0, len),
             pieces: Vec::new(),
+            keep: None,
         }
     }
 
@@ -113,7 +129,7 @@ mod tests {
 
     #[test]
     fn stores_wait_until_it_is_quiet_and_come_in_order() {
-        let (mut later, now) = (Later::default(), Instant::now());
+        let (mut later, now) = (Later::new(BYTES_MAX), Instant::now());
         assert_eq!(later.due(), None);
         later.put(store("a", "1", 10), now);
         let second = now + QUIET / 2;
@@ -128,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_takes_the_place_of_an_older_one() {
-        let (mut later, now) = (Later::default(), Instant::now());
+        let (mut later, now) = (Later::new(BYTES_MAX), Instant::now());
         later.put(store("a", "1", 10), now);
         later.put(store("b", "1", 20), now);
         assert!(later.put(store("a", "2", 30), now).is_some());
@@ -143,14 +159,14 @@ mod tests {
 
     #[test]
     fn past_the_bounds_the_oldest_go_at_once() {
-        let (mut later, now) = (Later::default(), Instant::now());
+        let (mut later, now) = (Later::new(BYTES_MAX), Instant::now());
         for number in 0..=STORES_MAX {
             assert_eq!(key(later.take(now)), None);
             later.put(store(&number.to_string(), "1", 1), now);
         }
         assert_eq!(key(later.take(now)).as_deref(), Some("0"));
         assert_eq!(key(later.take(now)), None);
-        let mut later = Later::default();
+        let mut later = Later::new(BYTES_MAX);
         later.put(store("a", "1", BYTES_MAX), now);
         assert_eq!(key(later.take(now)), None);
         later.put(store("b", "1", 1), now);

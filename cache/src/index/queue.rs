@@ -1,6 +1,9 @@
 //! The keeper's queue: what ring threads and runtime workers want done on disk, in the order in
 //! which they said so, but for small stores that can wait (`later.rs`). Bytes to store are bounded and
 //! refused past the bound; all other jobs are small and at most one an object. Adding never waits.
+//!
+//! Bytes that wait are paid for by whoever brought them, out of its budget, until they are on disk. If
+//! the budget is short the queue gives up the oldest of them. What nobody pays for has a bound of its own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,11 +17,18 @@ use super::held::Held;
 use super::later::{self, Later};
 use super::object::Object;
 use crate::extent::Extent;
+use crate::memory::Keep;
 use crate::object::ObjectId;
 
-/// Bytes that wait to be stored or are expected. As much as readahead may have under way with the
-/// default memory: on a disk that keeps up the queue is empty and nothing is held back.
+/// Bytes that wait to be stored or are expected, with the default memory. As much as readahead may have
+/// under way then: on a disk that keeps up the queue is empty and nothing is held back.
 pub(crate) const QUEUED_BYTES_MAX: u64 = 48 << 20;
+
+/// The part of the queue's bytes that need not be paid for.
+const UNPAID_PART: u64 = 6;
+
+/// The part of them that may wait for others (`later.rs`).
+const LATER_PART: u64 = 6;
 
 /// How long readahead waits for a disk that is behind. A disk that has not caught up by then is
 /// slower than the store: reading goes on at the store's speed, and what the disk cannot take is
@@ -35,6 +45,18 @@ pub(crate) struct Store {
     pub(crate) size: u64,
     pub(crate) extent: Extent,
     pub(crate) pieces: Vec<Bytes>,
+    /// What pays for their memory.
+    pub(crate) keep: Option<Keep>,
+}
+
+impl Store {
+    /// Its bytes if nobody pays for them.
+    fn unpaid(&self) -> u64 {
+        match self.keep {
+            Some(_) => 0,
+            None => self.extent.len,
+        }
+    }
 }
 
 /// What the keeper does.
@@ -66,23 +88,27 @@ pub(crate) enum Next {
 }
 
 /// The queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
-    /// A leaf lock.
+    /// A leaf lock, but for what is kept with bytes: it is dropped without the lock.
     inner: Mutex<Inner>,
     added: Condvar,
     /// Bytes were taken out.
     taken: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     jobs: VecDeque<Job>,
     later: Later,
+    /// Bytes that may wait or be expected.
+    bytes_max: u64,
     /// Those that wait, in both.
     stores: usize,
     /// Their bytes.
     bytes: u64,
+    /// Those that nobody pays for.
+    unpaid: u64,
     /// Bytes that are being fetched.
     expected: u64,
     /// What the bytes belong to that were taken out last and may still be on their way.
@@ -95,22 +121,25 @@ struct Inner {
 impl Inner {
     /// Notes that `bytes` changed.
     fn weigh(&mut self) {
-        if self.bytes <= QUEUED_BYTES_MAX / 2 {
+        if self.bytes <= self.bytes_max / 2 {
             self.behind_since = None;
         } else if self.behind_since.is_none() {
             self.behind_since = Some(Instant::now());
         }
     }
 
-    /// Whether `len` bytes more are too many. One that is larger than the bound goes alone.
-    fn is_full_for(&self, len: u64, others: u64) -> bool {
-        let full = self.bytes + others + len > QUEUED_BYTES_MAX || self.stores >= QUEUED_STORES_MAX;
-        full && self.stores > 0
+    /// Whether `store` is too much. One that is larger than the bound goes alone, if it is paid for.
+    fn is_full_for(&self, store: &Store, others: u64) -> bool {
+        let len = store.extent.len;
+        let full = self.bytes + others + len > self.bytes_max || self.stores >= QUEUED_STORES_MAX;
+        let unpaid = store.keep.is_none() && self.unpaid + len > self.bytes_max / UNPAID_PART;
+        unpaid || full && self.stores > 0
     }
 
     /// `store` is in it.
     fn count(&mut self, store: &Store) {
         self.bytes += store.extent.len;
+        self.unpaid += store.unpaid();
         self.stores += 1;
         self.weigh();
     }
@@ -118,6 +147,7 @@ impl Inner {
     /// `store` is not in it any more.
     fn uncount(&mut self, store: &Store) {
         self.bytes -= store.extent.len;
+        self.unpaid -= store.unpaid();
         self.stores -= 1;
         self.weigh();
     }
@@ -159,6 +189,59 @@ impl Drop for Expected {
 }
 
 impl Queue {
+    /// For at most `bytes_max` bytes that wait or are expected.
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        let inner = Inner {
+            jobs: VecDeque::new(),
+            later: Later::new(bytes_max / LATER_PART),
+            bytes_max,
+            stores: 0,
+            bytes: 0,
+            unpaid: 0,
+            expected: 0,
+            storing: None,
+            behind_since: None,
+            closed: false,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            added: Condvar::new(),
+            taken: Notify::new(),
+        }
+    }
+
+    /// Gives up the oldest bytes that somebody pays for. False if there are none.
+    pub(crate) fn shed(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let is_paid = |job: &Job| matches!(job, Job::Store(store) if store.keep.is_some());
+        let store = match inner.jobs.iter().position(is_paid) {
+            Some(index) => inner.jobs.remove(index),
+            None => inner.later.pop().map(Job::Store),
+        };
+        let Some(Job::Store(store)) = &store else {
+            return false;
+        };
+        inner.uncount(store);
+        drop(inner);
+        self.taken.notify_waiters();
+        true
+    }
+
+    /// Waits until a job that stores leaves the queue. False if none is in it that is paid for, or none
+    /// left it within `patience`.
+    pub(crate) async fn goes_on(&self, patience: Duration) -> bool {
+        let taken = self.taken.notified();
+        tokio::pin!(taken);
+        taken.as_mut().enable();
+        {
+            let inner = self.inner.lock();
+            if inner.bytes == inner.unpaid {
+                return false;
+            }
+        }
+        tokio::time::timeout(patience, taken).await.is_ok()
+    }
+
     /// Reserves room for `len` bytes that are about to be fetched. `None` if there is none, unless
     /// they `must` come, or the disk is slower than the store and nobody waits for it any more.
     pub(crate) fn expect(self: &Arc<Self>, len: u64, must: bool, now: Instant) -> Option<Expected> {
@@ -166,7 +249,7 @@ impl Queue {
         let hopeless = inner.is_hopeless(now);
         // One that is larger than the bound goes alone.
         let taken = inner.bytes + inner.expected;
-        if taken > 0 && taken + len > QUEUED_BYTES_MAX && !must && !hopeless {
+        if taken > 0 && taken + len > inner.bytes_max && !must && !hopeless {
             return None;
         }
         inner.expected += len;
@@ -181,6 +264,7 @@ impl Queue {
     /// `expected` have their room.
     pub(crate) fn add(&self, job: Job, expected: Option<Expected>) -> bool {
         let reserved = expected.as_ref().map_or(0, |expected| expected.len);
+        let mut needless = None;
         let mut inner = self.inner.lock();
         if inner.closed {
             drop(inner);
@@ -189,7 +273,7 @@ impl Queue {
         match &job {
             Job::Store(store) => {
                 let others = if reserved == 0 { inner.expected } else { 0 };
-                if inner.is_full_for(store.extent.len, others) {
+                if inner.is_full_for(store, others) {
                     drop(inner);
                     return false;
                 }
@@ -200,6 +284,7 @@ impl Queue {
                         inner.jobs.push_back(Job::Store(older));
                     } else {
                         inner.uncount(&older);
+                        needless = Some(older);
                     }
                 }
             }
@@ -209,7 +294,7 @@ impl Queue {
         inner.jobs.push_back(job);
         drop(inner);
         // Only now: between the two the bytes are counted twice, never not at all.
-        drop(expected);
+        drop((expected, needless));
         self.added.notify_one();
         true
     }
@@ -223,17 +308,19 @@ impl Queue {
         }
         let mut inner = self.inner.lock();
         let others = inner.expected;
-        if inner.closed || inner.is_full_for(store.extent.len, others) {
+        if inner.closed || inner.is_full_for(&store, others) {
             drop(inner);
             return false;
         }
         inner.count(&store);
-        if let Some(older) = inner.later.put(store, now) {
-            inner.uncount(&older);
+        let needless = inner.later.put(store, now);
+        if let Some(older) = &needless {
+            inner.uncount(older);
         }
         // Who sleeps wakes up by itself when the first of them would be due, and looks again.
         let wanted = inner.later.count() == 1 || inner.later.is_over();
         drop(inner);
+        drop(needless);
         if wanted {
             self.added.notify_one();
         }
@@ -243,24 +330,20 @@ impl Queue {
     /// Takes out what waits to be stored of `id`.
     pub(crate) fn cancel(&self, id: &ObjectId) {
         let mut inner = self.inner.lock();
-        let inner = &mut *inner;
-        let (mut stores, mut bytes) = (0, 0);
-        inner.jobs.retain(|job| match job {
-            Job::Store(store) if store.id == *id => {
-                stores += 1;
-                bytes += store.extent.len;
-                false
-            }
-            _ => true,
-        });
-        inner.stores -= stores;
-        inner.bytes -= bytes;
-        if inner.later.has(id)
-            && let Some(store) = inner.later.remove(&id.key)
-        {
-            inner.uncount(&store);
+        let of_id = |job: &Job| matches!(job, Job::Store(store) if store.id == *id);
+        let (mut given_up, rest) = std::mem::take(&mut inner.jobs)
+            .into_iter()
+            .partition::<VecDeque<Job>, _>(of_id);
+        inner.jobs = rest;
+        if inner.later.has(id) {
+            given_up.extend(inner.later.remove(&id.key).map(Job::Store));
         }
-        inner.weigh();
+        for job in &given_up {
+            if let Job::Store(store) = job {
+                inner.uncount(store);
+            }
+        }
+        drop(inner);
         self.taken.notify_waiters();
     }
 
@@ -275,7 +358,7 @@ impl Queue {
     /// streams that reserve again and again would hold up one that waits for ever.
     pub(crate) fn is_full(&self, now: Instant) -> bool {
         let inner = self.inner.lock();
-        !inner.is_hopeless(now) && inner.bytes > QUEUED_BYTES_MAX / 4 * 3
+        !inner.is_hopeless(now) && inner.bytes > inner.bytes_max / 4 * 3
     }
 
     /// Waits until the disk is no longer that far behind, or nobody waits for it any more.
@@ -287,7 +370,7 @@ impl Queue {
             let now = Instant::now();
             let since = {
                 let inner = self.inner.lock();
-                if inner.closed || inner.is_hopeless(now) || inner.bytes <= QUEUED_BYTES_MAX / 4 * 3
+                if inner.closed || inner.is_hopeless(now) || inner.bytes <= inner.bytes_max / 4 * 3
                 {
                     return;
                 }
@@ -338,200 +421,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::{Context, Waker};
-
-    use super::*;
-    use crate::object::{ETag, Key};
-
-    fn version(key: &str, etag: &str, len: u64) -> Store {
-        Store {
-            id: ObjectId::new(Key::new(key), ETag::new(etag)),
-            size: len,
-            extent: Extent::new(0, len),
-            pieces: Vec::new(),
-        }
-    }
-
-    fn store(key: &str, len: u64) -> Job {
-        Job::Store(version(key, "e", len))
-    }
-
-    /// The etags of what comes out now.
-    fn out(queue: &Queue) -> Vec<String> {
-        let next = || match queue.next(Some(Instant::now())) {
-            Next::Job(Job::Store(store)) => Some(store.id.etag.as_str().to_owned()),
-            Next::Job(job) => Some(format!("{job:?}")),
-            Next::Idle | Next::Closed => None,
-        };
-        std::iter::from_fn(next).collect()
-    }
-
-    #[test]
-    fn what_can_wait_waits_for_others_and_for_quiet() {
-        let queue = Queue::default();
-        let now = Instant::now();
-        let id = |etag: &str| ObjectId::new(Key::new("a"), ETag::new(etag));
-        let long = now + Duration::from_hours(1);
-        assert!(queue.add_later(version("a", "late", 10), long));
-        assert!(queue.has(&id("late")));
-        assert!(queue.add(Job::Store(version("b", "first", 10)), None));
-        assert_eq!(out(&queue), ["first"]);
-        // Long ago is quiet enough.
-        let past = now.checked_sub(Duration::from_secs(60)).expect("a past");
-        assert!(queue.add_later(version("c", "then", 10), past));
-        assert_eq!(out(&queue), ["late", "then"]);
-        let large = version("d", "large", later::LEN_MAX + 1);
-        assert!(queue.add_later(large, now));
-        assert_eq!(out(&queue), ["large"], "its bytes cost more than its file");
-        for offset in [0, 10] {
-            let extent = Extent::new(offset, 10);
-            let part = Store {
-                extent,
-                ..version("e", "part", 100)
-            };
-            assert!(queue.add_later(part, now));
-        }
-        assert_eq!(out(&queue), ["part", "part"], "none takes another's place");
-        assert_eq!(queue.inner.lock().bytes, 0);
-    }
-
-    #[test]
-    fn a_newer_version_never_comes_before_an_older_one() {
-        let queue = Queue::default();
-        let now = Instant::now();
-        assert!(queue.add_later(version("a", "1", 10), now));
-        assert!(queue.add_later(version("a", "2", 10), now));
-        assert!(queue.add(Job::Store(version("a", "3", 10)), None));
-        assert_eq!(out(&queue), ["3"]);
-        assert!(queue.add_later(version("a", "4", 10), now));
-        assert!(queue.add(Job::Store(version("a", "4", 5)), None));
-        assert_eq!(out(&queue), ["4", "4"], "another part of the same version");
-        assert!(queue.add_later(version("a", "5", 10), now));
-        queue.cancel(&ObjectId::new(Key::new("a"), ETag::new("5")));
-        assert_eq!(out(&queue), [""; 0]);
-        let inner = queue.inner.lock();
-        assert_eq!((inner.bytes, inner.stores), (0, 0));
-    }
-
-    #[test]
-    fn who_waits_for_the_disk_and_who_closes_has_it_all_done() {
-        let queue = Queue::default();
-        let now = Instant::now();
-        assert!(queue.add_later(version("a", "1", 10), now));
-        let (reply, _done) = oneshot::channel();
-        queue.add(
-            Job::Sync {
-                index: false,
-                reply,
-            },
-            None,
-        );
-        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
-        assert!(matches!(queue.next(None), Next::Job(Job::Sync { .. })));
-        assert!(queue.add_later(version("b", "2", 10), now));
-        queue.close();
-        assert!(!queue.add_later(version("c", "3", 10), now));
-        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
-        assert!(matches!(queue.next(None), Next::Closed));
-    }
-
-    #[test]
-    fn a_keeper_that_sleeps_wakes_up_for_what_waited() {
-        let queue = Queue::default();
-        queue.add_later(version("a", "1", 10), Instant::now());
-        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
-    }
-
-    #[test]
-    fn bytes_past_the_bound_are_refused_and_one_large_store_goes_through() {
-        let queue = Queue::default();
-        assert!(queue.add(store("a", QUEUED_BYTES_MAX * 2), None));
-        assert!(!queue.add(store("b", 1), None));
-        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
-        assert!(queue.add(store("b", QUEUED_BYTES_MAX), None));
-        assert!(!queue.add(store("c", 1), None));
-        queue.cancel(&ObjectId::new(Key::new("b"), ETag::new("e")));
-        assert!(queue.add(store("c", 1), None));
-    }
-
-    #[test]
-    fn expected_bytes_have_their_room_and_others_are_refused_for_them() {
-        let queue = Arc::new(Queue::default());
-        let now = Instant::now();
-        let half = QUEUED_BYTES_MAX / 2;
-        let first = queue.expect(half, false, now).unwrap();
-        let second = queue.expect(half, false, now).unwrap();
-        assert!(queue.expect(1, false, now).is_none());
-        assert!(
-            !queue.is_full(now),
-            "nobody waits for what is only expected"
-        );
-        assert!(queue.add(store("a", half), Some(first)));
-        assert!(!queue.add(store("b", 1), None), "the room is another's");
-        assert!(queue.add(store("c", half), Some(second)));
-        assert!(matches!(queue.next(None), Next::Job(Job::Store(_))));
-        drop(queue.expect(half, false, now).unwrap());
-        assert!(queue.add(store("d", half), None), "it was given back");
-    }
-
-    #[test]
-    fn patience_with_a_slow_disk_ends() {
-        let queue = Arc::new(Queue::default());
-        assert!(queue.add(store("a", QUEUED_BYTES_MAX), None));
-        let now = Instant::now();
-        assert!(queue.expect(1, false, now).is_none() && queue.is_full(now));
-        assert!(queue.expect(1, true, now).is_some());
-        let late = now + PATIENCE;
-        assert!(queue.expect(1, false, late).is_some() && !queue.is_full(late));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_outran_the_disk_waits_for_room_and_not_for_a_disk_that_stands_still() {
-        let mut context = Context::from_waker(Waker::noop());
-        let queue = Queue::default();
-        queue.roomy().await;
-        queue.add(store("a", QUEUED_BYTES_MAX / 2), None);
-        queue.add(store("b", QUEUED_BYTES_MAX / 2), None);
-        let mut waits = std::pin::pin!(queue.roomy());
-        assert!(waits.as_mut().poll(&mut context).is_pending());
-        queue.next(None);
-        assert!(waits.as_mut().poll(&mut context).is_ready());
-        queue.add(store("c", QUEUED_BYTES_MAX / 2), None);
-        let mut waits = std::pin::pin!(queue.roomy());
-        assert!(waits.as_mut().poll(&mut context).is_pending());
-        queue.close();
-        assert!(waits.as_mut().poll(&mut context).is_ready());
-    }
-
-    #[test]
-    fn an_objects_bytes_are_there_until_the_next_job_is_asked_for() {
-        let queue = Queue::default();
-        let id = |key: &str| ObjectId::new(Key::new(key), ETag::new("e"));
-        queue.add(store("a", 1), None);
-        queue.add(store("b", 1), None);
-        assert!(queue.has(&id("a")) && queue.has(&id("b")) && !queue.has(&id("c")));
-        queue.next(None);
-        assert!(queue.has(&id("a")));
-        queue.next(None);
-        assert!(!queue.has(&id("a")) && queue.has(&id("b")));
-        queue.next(Some(Instant::now()));
-        assert!(!queue.has(&id("b")));
-    }
-
-    #[test]
-    fn a_closed_queue_gives_what_is_left_and_takes_nothing() {
-        let queue = Queue::default();
-        queue.add(store("a", 1), None);
-        queue.close();
-        assert!(!queue.add(store("b", 1), None));
-        assert!(matches!(queue.next(None), Next::Job(_)));
-        assert!(matches!(queue.next(None), Next::Closed));
-    }
-
-    #[test]
-    fn waiting_ends_at_the_deadline() {
-        let queue = Queue::default();
-        assert!(matches!(queue.next(Some(Instant::now())), Next::Idle));
-    }
-}
+mod tests;

@@ -17,11 +17,6 @@ const FLOOR: u64 = 1 << 30;
 /// Bytes written between two looks at the filesystem, at most.
 const LOOK_EVERY: u64 = 256 << 20;
 
-/// Objects and extents that memory knows, at most: about 400 bytes each and 24 bytes each. Together
-/// they keep the index of a full cache below 64 MiB.
-const OBJECTS_MAX: usize = 100_000;
-const EXTENTS_MAX: usize = 1_000_000;
-
 /// What is known of the room on the filesystem.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
@@ -144,17 +139,18 @@ impl Keeper {
     /// Keeps what memory has to know bounded.
     fn bound_counts(&mut self, kept: &Arc<Object>) {
         let objects = self.shared.map.count();
-        if objects >= OBJECTS_MAX {
+        if objects >= self.shared.objects_max {
             self.evict_by((objects / 32) as u64, Some(kept), |_| 1);
         }
+        let extents_max = self.shared.extents_max;
         // A store adds few extents, so they need not be counted often.
         self.room.since_counted += 1;
-        if self.room.since_counted * 64 < EXTENTS_MAX - self.room.extents.min(EXTENTS_MAX) {
+        if self.room.since_counted * 64 < extents_max - self.room.extents.min(extents_max) {
             return;
         }
         self.room.since_counted = 0;
         self.room.extents = self.count_extents();
-        while self.room.extents >= EXTENTS_MAX {
+        while self.room.extents >= extents_max {
             let objects = self.shared.map.count() as u64;
             if objects <= 1 || !self.evict_by(objects.div_ceil(16), Some(kept), |_| 1) {
                 break;

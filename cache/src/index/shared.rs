@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
+use super::DiskConfig;
 use super::files::OpenFiles;
 use super::held::{CRC, Held, PAGE, Trust, UNIT};
 use super::map::ObjectMap;
@@ -25,6 +26,10 @@ use crate::object::ObjectId;
 
 /// Memory for reads under way, in bytes: sixteen units at once keep a disk's queue busy.
 const READS_MAX: u64 = 16 * UNIT;
+
+/// What memory knows of an object and of an extent, in bytes.
+const OBJECT_COST: u64 = 400;
+const EXTENT_COST: u64 = 24;
 
 /// Buffers of one unit that are kept for the next read.
 const SPARE_BUFFERS_MAX: usize = 4;
@@ -39,6 +44,9 @@ pub(crate) struct Shared {
     /// The directory of the objects' files.
     pub(crate) objects: PathBuf,
     pub(crate) size_max: u64,
+    /// Objects that memory knows at most, and their extents.
+    pub(crate) objects_max: usize,
+    pub(crate) extents_max: usize,
     pub(crate) map: ObjectMap,
     pub(crate) queue: Arc<Queue>,
     pub(crate) files: OpenFiles,
@@ -66,13 +74,20 @@ impl Counters {
 }
 
 impl Shared {
-    pub(crate) fn new(disk: Arc<dyn Disk>, objects: PathBuf, size_max: u64, tick: u64) -> Self {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        objects: PathBuf,
+        config: &DiskConfig,
+        tick: u64,
+    ) -> Self {
         Self {
             disk,
             objects,
-            size_max,
+            size_max: config.size_max,
+            objects_max: ((config.memory / 2 / OBJECT_COST) as usize).max(1),
+            extents_max: ((config.memory / 2 / EXTENT_COST) as usize).max(1),
             map: ObjectMap::default(),
-            queue: Arc::default(),
+            queue: Arc::new(Queue::new(config.queued_max)),
             files: OpenFiles::new(),
             tick: AtomicU64::new(tick),
             counters: Counters::default(),

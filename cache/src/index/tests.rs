@@ -32,10 +32,7 @@ fn content(id: &ObjectId, len: u64) -> Bytes {
 }
 
 fn config(dir: &Path, size_max: u64) -> DiskConfig {
-    DiskConfig {
-        dir: dir.to_owned(),
-        size_max,
-    }
+    DiskConfig::new(dir, size_max)
 }
 
 fn open_sim(disk: &SimDisk, size_max: u64) -> Arc<DiskCache> {

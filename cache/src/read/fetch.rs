@@ -12,9 +12,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use super::ReadCache;
+use tokio::time::Instant;
+
 use super::fill::{self, Fill, Owner, Paid, Rest};
 use super::object::Object;
+use super::{DISK_PATIENCE, ReadCache};
 use crate::budget::Grant;
 use crate::extent::Extent;
 use crate::index::Expected;
@@ -195,7 +197,8 @@ impl ReadCache {
         let (all, rest, expected) = fill.complete(release, fetched);
         if let Some(disk) = self.disk.as_ref().filter(|_| !all.is_empty()) {
             let size = fill.object.size;
-            disk.store_expected(&fill.object.id, size, fill.extent, all, expected);
+            let keep = Some(fill.queued());
+            disk.store_expected(&fill.object.id, size, fill.extent, all, keep, expected);
         }
         self.rest(fill, rest);
     }
@@ -242,14 +245,19 @@ impl ReadCache {
             self.rest(&fill, fill.orphan());
         }
         let take = self.config.fills.take(len);
-        tokio::time::timeout(STORE_TIMEOUT, take)
-            .await
-            .map_err(|_| {
-                StoreError::new(
-                    StoreErrorKind::Timeout,
-                    "no memory for the read came free; raise --memory",
-                )
-            })
+        tokio::pin!(take);
+        let began = Instant::now();
+        while began.elapsed() < STORE_TIMEOUT {
+            if let Ok(grant) = tokio::time::timeout(DISK_PATIENCE, &mut take).await {
+                return Ok(grant);
+            }
+            // What waits for a disk that is behind can be fetched again.
+            self.shed();
+        }
+        Err(StoreError::new(
+            StoreErrorKind::Timeout,
+            "no memory for the read came free; raise --memory",
+        ))
     }
 
     fn show_held(&self, fill: &Arc<Fill>) {

@@ -7,7 +7,8 @@
 //! Phases: *flying* (pieces grow), then *whole* (pieces stand by block, each held until it has been
 //! read once, or until its reader is gone or memory is wanted), then *over* (everything is at rest
 //! in the memory tier, or it failed, or nobody wanted it). The grant follows the bytes: all of it
-//! while flying, a block's share less for each block that comes to rest.
+//! while flying and while they wait for the disk, then a block's share less for each block that comes to
+//! rest.
 //!
 //! Everything is under one lock, held for list operations only. It comes after the table's lock
 //! (`object.rs`); under it only that of the disk's queue is taken, which is a leaf.
@@ -23,7 +24,7 @@ use super::object::Object;
 use crate::budget::Grant;
 use crate::extent::Extent;
 use crate::index::Expected;
-use crate::memory::{self, BLOCK, Pieces};
+use crate::memory::{self, BLOCK, Keep, Pieces};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// How many pieces are copied per look under the lock; they are cloned onto the stack, so that the
@@ -128,10 +129,40 @@ struct Inner {
     /// Reads answered while flying, in bytes by block from the fill's first.
     read: Vec<u64>,
     grant: Option<Grant>,
+    /// All its bytes wait to be stored on the disk.
+    queued: bool,
     expected: Option<Expected>,
     abort: Option<AbortHandle>,
     /// What the cache had fetched in all when this became whole.
     whole_at: u64,
+}
+
+impl Inner {
+    /// Gives back what the grant has beyond what is held here.
+    fn pay(&mut self) {
+        let left: u64 = match &self.phase {
+            _ if self.queued => return,
+            Phase::Flying(_) => return,
+            Phase::Whole(parts) => parts.iter().map(|part| part.pieces.bytes()).sum(),
+            Phase::Over => 0,
+        };
+        match &mut self.grant {
+            Some(grant) if left > 0 => grant.shrink(left),
+            grant => *grant = None,
+        }
+    }
+}
+
+/// The bytes of a fill that wait for the disk.
+#[derive(Debug)]
+struct Queued(Arc<Fill>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        let inner = &mut *self.0.inner.lock();
+        inner.queued = false;
+        inner.pay();
+    }
 }
 
 /// See the module.
@@ -171,6 +202,7 @@ impl Fill {
                 waiters: Vec::new(),
                 read: vec![0; blocks as usize],
                 grant: paid.grant,
+                queued: false,
                 expected: paid.expected,
                 abort: None,
                 whole_at: u64::MAX,
@@ -431,16 +463,18 @@ impl Fill {
             return true;
         };
         parts.retain(|part| !rest.iter().any(|block| block.index == part.index));
-        let left: u64 = parts.iter().map(|part| part.pieces.bytes()).sum();
-        if parts.is_empty() {
+        let over = parts.is_empty();
+        if over {
             inner.phase = Phase::Over;
-            inner.grant = None;
-            return true;
         }
-        if let Some(grant) = &mut inner.grant {
-            grant.shrink(left);
-        }
-        false
+        inner.pay();
+        over
+    }
+
+    /// All its bytes are about to wait for the disk; they do until what is given is dropped.
+    pub(super) fn queued(self: &Arc<Self>) -> Keep {
+        self.inner.lock().queued = true;
+        Arc::new(Queued(self.clone()))
     }
 
     /// Nobody is going to read on: gives all blocks that are to be put to rest. A flying fill is

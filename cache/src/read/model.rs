@@ -66,10 +66,7 @@ fn agrees(got: StoreResult<Vec<u8>>, bytes: &[u8], offset: u64, len: u64, broken
 /// A cache on a disk in memory, of which the test keeps a handle.
 fn sim(size_max: u64) -> (SimDisk, Arc<DiskCache>) {
     let disk = SimDisk::new(1);
-    let config = DiskConfig {
-        dir: "/cache".into(),
-        size_max,
-    };
+    let config = DiskConfig::new("/cache", size_max);
     let cache = DiskCache::open_on(Arc::new(disk.clone()), config).unwrap();
     (disk, cache)
 }
@@ -127,7 +124,9 @@ async fn run(size: u64, clean_max: u64, fills: u64, disk_max: Option<u64>, ops: 
             Op::Adopt(at, len) => {
                 let extent = Extent::between(at, size.min(at + len));
                 let piece = bytes[at as usize..extent.end() as usize].to_vec();
-                world.cache.adopt(&id, size, vec![(extent, piece.into())]);
+                world
+                    .cache
+                    .adopt(&id, size, vec![(extent, piece.into())], None);
             }
             Op::Forget => world.cache.forget(&id),
             Op::FailReads(fails) => {
@@ -238,9 +237,12 @@ async fn the_disk_serves_what_it_holds_and_the_store_the_rest() {
     let size = 4 * MIB;
     let (id, bytes) = world.plant("a", size);
     let half = bytes[..2 << 20].to_vec();
-    world
-        .cache
-        .adopt(&id, size, vec![(Extent::new(0, 2 * MIB), half.into())]);
+    world.cache.adopt(
+        &id,
+        size,
+        vec![(Extent::new(0, 2 * MIB), half.into())],
+        None,
+    );
     tier.sync().await;
     let stream = world.cache.stream(id.clone(), size);
     let mut buf = vec![0; 1 << 20];
@@ -267,10 +269,7 @@ async fn the_disk_serves_what_it_holds_and_the_store_the_rest() {
     drop(world);
     drop(tier);
     let open = || {
-        let config = DiskConfig {
-            dir: "/cache".into(),
-            size_max: 64 * MIB,
-        };
+        let config = DiskConfig::new("/cache", 64 * MIB);
         DiskCache::open_on(Arc::new(disk.clone()), config).unwrap()
     };
     let tier = open();
@@ -312,10 +311,7 @@ fn bench() {
         sequential(&World::new(32 * MIB, 64 * MIB), &runtime, len);
     }
     let dir = tempfile::tempdir().unwrap();
-    let config = DiskConfig {
-        dir: dir.path().to_owned(),
-        size_max: 4 << 30,
-    };
+    let config = DiskConfig::new(dir.path(), 4 << 30);
     let disk = DiskCache::open(config).unwrap();
     let world = World::with_disk(32 * MIB, 64 * MIB, Some(disk.clone()));
     println!("with a disk tier in {}:", dir.path().display());

@@ -6,11 +6,11 @@ use std::task::{Context, Waker};
 
 use super::*;
 use crate::budget::Budget;
-use crate::disk::sim::SimDisk;
-use crate::index::DiskConfig;
 use crate::object::Key;
 use crate::store::memory::{Call, Fault, MemoryStore};
 use crate::store::{Lane, StoreErrorKind, StoreResult};
+
+mod disk;
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -501,7 +501,7 @@ async fn adopted_bytes_are_read_without_the_store() {
         (Extent::between(from, to), piece)
     };
     let pieces = vec![cut(MIB + 5, size), cut(0, 4096), cut(4096, MIB + 5)];
-    world.cache.adopt(&id, size, pieces);
+    world.cache.adopt(&id, size, pieces, None);
     let stream = world.cache.stream(id.clone(), size);
     let mut buf = vec![0; size as usize];
     assert_eq!(stream.read_now(0, &mut buf), Some(size as usize));
@@ -533,7 +533,7 @@ async fn adopted_pieces_with_a_gap_stay_where_they_belong() {
         cut(20_000, 30_000),
         cut(MIB + 5, MIB + 7),
     ];
-    world.cache.adopt(&id, 2 * MIB, pieces);
+    world.cache.adopt(&id, 2 * MIB, pieces, None);
     let stream = world.cache.stream(id, 2 * MIB);
     let mut buf = vec![0; 10_000];
     assert_eq!(stream.read_now(20_000, &mut buf), Some(10_000));
@@ -550,6 +550,7 @@ async fn adopting_more_than_memory_keeps_the_bound() {
         &id,
         20 * MIB,
         vec![(Extent::new(0, 20 * MIB), bytes.into())],
+        None,
     );
     let held = world.cache.stats().memory_bytes;
     assert!((2 * MIB..=4 * MIB).contains(&held), "{held}");
@@ -590,73 +591,4 @@ fn a_runtime_that_ends_answers_its_readers() {
         let error = waits.await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Broken);
     });
-}
-
-/// An object that was read while the disk refused bytes lacked them for good: later reads found
-/// them in memory, and what is read from memory is not stored. So it was never passed through.
-#[tokio::test]
-async fn what_the_disk_left_out_is_stored_from_memory_when_the_whole_is_wanted() {
-    let sim = SimDisk::new(1);
-    let config = DiskConfig {
-        dir: "/cache".into(),
-        size_max: 64 * MIB,
-    };
-    let disk = DiskCache::open_on(Arc::new(sim.clone()), config).unwrap();
-    let world = World::with_disk(64 * MIB, 64 * MIB, Some(disk.clone()));
-    let (id, bytes) = world.plant("a", 3 * MIB);
-    let stream = world.cache.stream(id.clone(), 3 * MIB);
-    sim.fail_writes(Some(libc::EIO));
-    assert_eq!(read(&stream, 0, 3 * MIB).await.unwrap(), bytes);
-    world.settled_after(stream).await;
-    disk.sync().await;
-    sim.fail_writes(None);
-    disk.store(
-        &id,
-        3 * MIB,
-        Extent::new(0, 1),
-        vec![Bytes::copy_from_slice(&bytes[..1])],
-    );
-    disk.sync().await;
-    assert_eq!(disk.gaps(&id, 64 * MIB), [Extent::between(1, 3 * MIB)]);
-    assert!(world.cache.whole_file(&id, 3 * MIB).is_none());
-    disk.sync().await;
-    let missing: u64 = disk.gaps(&id, 64 * MIB).iter().map(|gap| gap.len).sum();
-    let in_memory = world.cache.stats().memory_bytes;
-    assert_eq!(
-        missing,
-        3 * MIB - in_memory,
-        "all that memory has is stored"
-    );
-    assert!(in_memory >= MIB);
-}
-
-/// A reader that opened a large object again at once found it nearly whole on disk, and was served
-/// by copying for as long as it had it open.
-#[tokio::test]
-async fn an_open_gives_the_disk_the_moment_that_it_needs_for_the_rest() {
-    let config = DiskConfig {
-        dir: "/cache".into(),
-        size_max: 256 * MIB,
-    };
-    let disk = DiskCache::open_on(Arc::new(SimDisk::new(1)), config).unwrap();
-    let world = World::with_disk(8 * MIB, 64 * MIB, Some(disk.clone()));
-    let (stream, bytes) = world.open("a", 40 * MIB);
-    for at in (0..40 * MIB).step_by(1 << 20) {
-        let expected = &bytes[at as usize..][..1 << 20];
-        assert_eq!(read(&stream, at, MIB).await.unwrap(), expected);
-        if at < 24 * MIB {
-            // The last bytes alone are still to be stored when the reader has them.
-            disk.drain().await;
-        }
-    }
-    let id = stream.object().clone();
-    world.settled_after(stream).await;
-    let settled = async {
-        // Each open waits a moment, which a busy machine may need more than once.
-        while !disk.gaps(&id, 64 * MIB).is_empty() {
-            world.cache.settle(&id, 40 * MIB).await;
-        }
-    };
-    let settled = tokio::time::timeout(Duration::from_mins(1), settled).await;
-    settled.expect("the rest is stored");
 }

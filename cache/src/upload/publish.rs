@@ -22,6 +22,7 @@ use crate::dirty::file::Inner;
 use crate::dirty::state::{Attempt, Source};
 use crate::dirty::{Base, DirtyFile, OnConflict, Published, WriteError};
 use crate::extent::Extent;
+use crate::memory::Keep;
 use crate::object::{ETag, Key, ObjectId};
 use crate::store::{Condition, CopyMetadata, Metadata, StoreError, StoreErrorKind};
 
@@ -191,8 +192,9 @@ impl Inner {
                 let id = ObjectId::new(key, etag);
                 let version = self.state.lock().published(id.clone(), size, changes);
                 let runs = version.map(|version| version.in_memory());
-                for run in runs.unwrap_or_default() {
-                    self.writer.reader.adopt(&id, size, run);
+                for (run, paid) in runs.unwrap_or_default() {
+                    let keep: Keep = Arc::new(paid);
+                    self.writer.reader.adopt(&id, size, run, Some(&keep));
                 }
                 // Only a file that was cut after its upload began still has one.
                 self.abandon_upload().await;

@@ -109,8 +109,14 @@ fn memory_that_the_machine_does_not_have_is_refused() {
 #[test]
 fn the_parts_of_memory_are_the_whole() {
     let cache = decided(&["--memory=128MiB"]).unwrap().cache;
+    let unpaid = cache.queued_max() / 6;
+    assert_eq!(cache.clean_max() + unpaid + cache.budget(), cache.memory);
+    assert_eq!((cache.share(), unpaid), (64 * MIB, 8 * MIB));
+    assert!(cache.budget() - cache.ballast_max() >= cache.share());
+    let cache = decided(&["--memory=128MiB", "--cache-size=0"])
+        .unwrap()
+        .cache;
     assert_eq!(cache.clean_max() + cache.budget(), cache.memory);
-    assert_eq!(cache.share(), 64 * MIB);
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Room {
             return Ok(None);
         }
         if config.dir_is_given {
-            return Self::take_patiently(&config.dir.join(name), config.size).map(Some);
+            return Self::take_patiently(&config.dir.join(name), config).map(Some);
         }
         let mut taken = None;
         for number in 1..=ROOMS_MAX {
@@ -53,7 +53,7 @@ impl Room {
                 1 => config.dir.join(name),
                 number => config.dir.join(format!("{name}.{number}")),
             };
-            match Self::open(&dir, config.size) {
+            match Self::open(&dir, config) {
                 Err(DiskError::InUse(dir)) => taken = Some(dir),
                 Ok(room) => {
                     if let Some(other) = taken {
@@ -72,10 +72,10 @@ impl Room {
         ))
     }
 
-    fn take_patiently(dir: &Path, size: u64) -> Result<Self, DiskError> {
+    fn take_patiently(dir: &Path, config: &CacheConfig) -> Result<Self, DiskError> {
         let began = Instant::now();
         loop {
-            match Self::open(dir, size) {
+            match Self::open(dir, config) {
                 Err(DiskError::InUse(_)) if began.elapsed() < ENDING_MAX => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
@@ -84,12 +84,14 @@ impl Room {
         }
     }
 
-    fn open(dir: &Path, size: u64) -> Result<Self, DiskError> {
+    fn open(dir: &Path, config: &CacheConfig) -> Result<Self, DiskError> {
         let staging_dir = dir.join("staging");
         std::fs::create_dir_all(&staging_dir).map_err(|error| DiskError::Io(dir.into(), error))?;
         let disk = DiskCache::open(DiskConfig {
             dir: dir.join("blocks"),
-            size_max: size,
+            size_max: config.size,
+            memory: config.records_max(),
+            queued_max: config.queued_max(),
         })?;
         Ok(Self {
             dir: dir.to_owned(),

@@ -345,7 +345,10 @@ impl Filesystem {
         if let Some(dirty) = dirty {
             if let Some(cause) = lost {
                 let size = dirty.size();
-                error!(key, size, cause, "lost: written, and not in the store");
+                error!(
+                    key = &*key,
+                    size, cause, "lost: written, and not in the store"
+                );
                 self.counters.lost_files.fetch_add(1, Relaxed);
             }
             dirty.discard().await;

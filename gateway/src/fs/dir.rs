@@ -61,7 +61,7 @@ pub struct Lister {
     task: AbortHandle,
     fold: Fold<(Listed, Instant)>,
     /// Names not yet published that the listing has not brought yet.
-    local: BTreeSet<Box<str>>,
+    local: BTreeSet<Arc<str>>,
     window: VecDeque<Item>,
     /// The offset of the window's first item.
     window_first: u64,
@@ -85,7 +85,7 @@ impl Lister {
     /// Begins to list `prefix`; `local` are names to be shown though the store may not know them.
     pub fn new(
         prefix: String,
-        local: Vec<Box<str>>,
+        local: Vec<Arc<str>>,
         store: Arc<dyn ObjectStore>,
         runtime: Runtime,
     ) -> Self {
@@ -182,7 +182,7 @@ impl Lister {
             self.append(out);
             let local = std::mem::take(&mut self.local);
             self.window.extend(local.into_iter().map(|name| Item {
-                name,
+                name: (*name).into(),
                 what: None,
                 begun: self.begun,
             }));
@@ -266,7 +266,7 @@ impl Lister {
     fn append(&mut self, out: Vec<(String, (Listed, Instant))>) {
         for (name, (what, begun)) in out {
             let name: Box<str> = name.into();
-            self.local.remove(&name);
+            self.local.remove(&*name);
             if let Some(whole) = &mut self.whole {
                 whole.insert(name.clone(), what.clone());
             }

@@ -55,7 +55,7 @@ impl Filesystem {
             }
             let file = state.dirty.clone().or_else(|| {
                 let (id, size) = (state.object()?, state.attr.size);
-                let key = Key::new(state.key.as_str());
+                let key = Key::new(state.key.clone());
                 Some(self.writer.begin(key, Base::Keep { id, size }))
             });
             (file, state.version.clone())

@@ -94,7 +94,7 @@ impl FileHandle {
         let mut stream = self.stream.lock();
         if let Some(stream) = stream.as_ref()
             && stream.object().etag == *etag
-            && stream.object().key.as_str() == state.key
+            && stream.object().key.as_str() == &*state.key
         {
             return Some(Source::Clean(stream.clone()));
         }

@@ -49,7 +49,7 @@ pub struct Asked {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct HotNames(Cache<(u64, Box<str>), ()>);
+pub(super) struct HotNames(Cache<(u64, Arc<str>), ()>);
 
 impl Default for HotNames {
     fn default() -> Self {

@@ -23,6 +23,7 @@ use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::Metadata;
 use parking_lot::Mutex;
 
+use super::ages::Ages;
 use super::attr::{FileAttr, Kind};
 use super::hot::Asked;
 use crate::fuse::abi::{Attr, EntryOut};
@@ -80,11 +81,11 @@ pub enum Told {
 #[derive(Debug)]
 pub struct State {
     /// A file's key; a directory's prefix.
-    pub key: String,
+    pub key: Arc<str>,
     /// The directory that it is in.
     pub parent: u64,
     /// Its name there.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Whether `parent` and `name` still lead here.
     pub attached: bool,
     /// Its object is about to go, see `going.rs`: who would open it waits for `publishing`.
@@ -93,6 +94,8 @@ pub struct State {
     pub unlinked: bool,
     /// References that the kernel holds, and one of the inode that this is the successor of.
     pub lookups: u64,
+    /// Somebody wanted it again since the kernel was last to forget some: see `ages.rs`.
+    pub used: bool,
     /// How many were ever given without asking the store for the name, or to be believed for longer than
     /// by who asked: see `hot.rs`.
     pub unasked: u64,
@@ -135,7 +138,7 @@ impl State {
     /// The version shown, by name.
     pub fn object(&self) -> Option<ObjectId> {
         let etag = self.version.clone()?;
-        Some(ObjectId::new(Key::new(self.key.as_str()), etag))
+        Some(ObjectId::new(Key::new(self.key.clone()), etag))
     }
 
     /// Whether this mount knows better than the store what the file holds.
@@ -179,6 +182,7 @@ impl State {
 
     /// The kernel gets one reference.
     pub fn give_out(&mut self) {
+        self.used = self.lookups > 0;
         self.lookups += 1;
         self.unasked += 1;
     }
@@ -203,10 +207,11 @@ pub struct Table {
 #[derive(Debug)]
 struct Inner {
     by_ino: HashMap<u64, Arc<Inode>>,
-    by_name: HashMap<(u64, Box<str>), u64>,
+    by_name: HashMap<(u64, Arc<str>), u64>,
     /// Names of files that the store may not know yet, by directory: readdir shows them.
-    local: HashMap<u64, BTreeSet<Box<str>>>,
+    local: HashMap<u64, BTreeSet<Arc<str>>>,
     next: u64,
+    ages: Ages,
 }
 
 /// What a new inode begins with.
@@ -215,9 +220,9 @@ pub struct NewInode {
     /// The directory that it is in.
     pub parent: u64,
     /// Its name there.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// A file's key; a directory's prefix.
-    pub key: String,
+    pub key: Arc<str>,
     /// What stat(2) shows.
     pub attr: FileAttr,
     /// The version that it shows.
@@ -246,6 +251,7 @@ impl NewInode {
                 leaving: false,
                 unlinked: false,
                 lookups: 0,
+                used: false,
                 unasked: 0,
                 asked: None,
                 successor: None,
@@ -273,7 +279,7 @@ impl Table {
         let root = NewInode {
             parent: ROOT,
             name: "".into(),
-            key: prefix.to_owned(),
+            key: prefix.into(),
             attr,
             version: None,
             metadata: None,
@@ -289,6 +295,7 @@ impl Table {
             by_name: HashMap::new(),
             local: HashMap::new(),
             next: ROOT + 1,
+            ages: Ages::default(),
         };
         Self {
             inner: Mutex::new(inner),
@@ -347,7 +354,15 @@ impl Table {
         }
         inner.by_name.insert(place, ino);
         inner.by_ino.insert(ino, inode.clone());
+        inner.ages.born(ino);
         inode
+    }
+
+    /// Inodes that the kernel may be asked to forget, if there are more than `wanted`: some of those that
+    /// nobody wanted for longest. Each call looks at a bounded number of them.
+    pub fn superfluous(&self, wanted: usize) -> Vec<u64> {
+        let inner = &mut *self.inner.lock();
+        inner.ages.superfluous(&inner.by_ino, wanted)
     }
 
     /// The name does not lead to `inode` any more.
@@ -386,6 +401,7 @@ impl Table {
         inner.detach(old);
         inner.by_name.insert((parent, name), new.ino);
         inner.by_ino.insert(new.ino, new.clone());
+        inner.ages.born(new.ino);
         old.state.lock().successor = Some(new);
     }
 
@@ -411,12 +427,13 @@ impl Table {
         let mut state = inode.state.lock();
         state.parent = parent;
         state.name = name.into();
-        key.clone_into(&mut state.key);
+        state.key = key.into();
         state.attached = true;
-        inner.by_name.insert((parent, name.into()), inode.ino);
+        let name = state.name.clone();
         if state.dirty.is_some() {
-            inner.local.entry(parent).or_default().insert(name.into());
+            inner.local.entry(parent).or_default().insert(name.clone());
         }
+        inner.by_name.insert((parent, name), inode.ino);
         old
     }
 
@@ -448,7 +465,7 @@ impl Table {
     }
 
     /// Names in `parent` of files that the store may not know yet, in order.
-    pub fn local_names(&self, parent: u64) -> Vec<Box<str>> {
+    pub fn local_names(&self, parent: u64) -> Vec<Arc<str>> {
         let inner = self.inner.lock();
         inner
             .local
@@ -484,6 +501,12 @@ impl Table {
     /// Lets the inode go if nothing needs it.
     pub fn collect(&self, inode: &Arc<Inode>) {
         self.inner.lock().collect(inode);
+    }
+
+    /// How many inodes wait in line to be forgotten, those included that are gone.
+    #[cfg(test)]
+    pub(super) fn line_len(&self) -> usize {
+        self.inner.lock().ages.len()
     }
 
     /// All inodes that hold bytes to be published or have a late failure to tell.

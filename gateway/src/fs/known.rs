@@ -83,21 +83,19 @@ pub struct KnownNames {
     specials: Cache<u64, ()>,
 }
 
-/// Names that snapshots may hold together.
-const SNAPSHOT_NAMES_MAX: u64 = 100_000;
-/// Single answers kept.
-const SINGLES_MAX: u64 = 20_000;
+/// Directories that something is kept of beside names: that they are large, that they hold links.
+const DIRECTORIES_MAX: u64 = 20_000;
 /// Directories whose creations are watched.
 const BURSTS_MAX: u64 = 1000;
-/// Versions whose metadata are kept.
-const METADATA_MAX: u64 = 20_000;
 /// For how long a directory that was too large is not listed for a look-up again.
 const LARGE_FOR: Duration = Duration::from_secs(60);
 
 impl KnownNames {
-    /// Believes what was found for `positive_ttl` and what was not for `negative_ttl`.
-    pub fn new(positive_ttl: Duration, negative_ttl: Duration) -> Self {
+    /// Believes what was found for `positive_ttl` and what was not for `negative_ttl`. Keeps the metadata
+    /// of `names_max` versions, as many names of listings twice, and half as many single answers.
+    pub fn new(positive_ttl: Duration, negative_ttl: Duration, names_max: usize) -> Self {
         let longest = positive_ttl.max(negative_ttl);
+        let names_max = names_max as u64;
         Self {
             positive_ttl,
             negative_ttl,
@@ -105,11 +103,11 @@ impl KnownNames {
                 .weigher(|_, snapshot: &Arc<Mutex<Snapshot>>| {
                     u32::try_from(snapshot.lock().names.len() + 8).unwrap_or(u32::MAX)
                 })
-                .max_capacity(SNAPSHOT_NAMES_MAX)
+                .max_capacity(names_max * 2)
                 .time_to_live(longest)
                 .build(),
             singles: Cache::builder()
-                .max_capacity(SINGLES_MAX)
+                .max_capacity(names_max / 2)
                 .time_to_live(longest)
                 .build(),
             bursts: Cache::builder()
@@ -117,12 +115,19 @@ impl KnownNames {
                 .time_to_idle(LARGE_FOR)
                 .build(),
             large: Cache::builder()
-                .max_capacity(SINGLES_MAX)
+                .max_capacity(DIRECTORIES_MAX)
                 .time_to_live(LARGE_FOR)
                 .build(),
-            metadata: Cache::new(METADATA_MAX),
-            specials: Cache::new(SINGLES_MAX),
+            metadata: Cache::new(names_max),
+            specials: Cache::new(DIRECTORIES_MAX),
         }
+    }
+
+    /// Gives up what is too old to be believed, which otherwise waits for somebody to look there.
+    pub fn tidy(&self) {
+        self.snapshots.run_pending_tasks();
+        self.singles.run_pending_tasks();
+        self.bursts.run_pending_tasks();
     }
 
     /// The watch over creations in `dir`.
@@ -325,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_whole_listing_answers_for_what_is_not_in_it() {
-        let known = KnownNames::new(TTL, TTL);
+        let known = KnownNames::new(TTL, TTL, 1000);
         let now = Instant::now();
         known.put_listing(7, now, HashMap::from([("a".into(), file())]), true);
         assert_eq!(known.get(7, "a", now).unwrap().what, Some(file()));
@@ -335,7 +340,7 @@ mod tests {
 
     #[test]
     fn age_counts_from_the_begin_of_the_request() {
-        let known = KnownNames::new(TTL, TTL);
+        let known = KnownNames::new(TTL, TTL, 1000);
         let begun = Instant::now();
         known.put_listing(7, begun, HashMap::new(), true);
         assert!(known.get(7, "a", begun + TTL * 9 / 10).is_some());
@@ -344,7 +349,7 @@ mod tests {
 
     #[test]
     fn own_changes_are_entered() {
-        let known = KnownNames::new(TTL, TTL);
+        let known = KnownNames::new(TTL, TTL, 1000);
         let now = Instant::now();
         known.put_listing(7, now, HashMap::new(), true);
         known.changed(7, "a", Some(file()));
@@ -356,7 +361,7 @@ mod tests {
     /// A file published while its directory was listed was answered for by that listing: not there.
     #[test]
     fn a_change_outlives_a_listing_that_began_before_it() {
-        let known = KnownNames::new(TTL, TTL);
+        let known = KnownNames::new(TTL, TTL, 1000);
         let begun = Instant::now();
         known.put_listing(7, begun, HashMap::from([("gone".into(), file())]), true);
         known.changed(7, "new", Some(file()));
@@ -378,7 +383,7 @@ mod tests {
     /// A rename that copied and could not delete entered its new name as absent, though it is there.
     #[test]
     fn a_dropped_name_is_neither_there_nor_absent() {
-        let known = KnownNames::new(TTL, TTL);
+        let known = KnownNames::new(TTL, TTL, 1000);
         let now = Instant::now();
         known.put_listing(7, now, HashMap::new(), true);
         known.put(7, "a", None, now);
@@ -388,7 +393,7 @@ mod tests {
 
     #[test]
     fn no_ttl_means_no_memory() {
-        let known = KnownNames::new(Duration::ZERO, Duration::ZERO);
+        let known = KnownNames::new(Duration::ZERO, Duration::ZERO, 1000);
         let now = Instant::now();
         known.put_listing(7, now, HashMap::new(), true);
         known.put(7, "a", Some(file()), now);

@@ -160,7 +160,7 @@ impl Filesystem {
                 NewInode {
                     parent: dir.ino,
                     name: name.into(),
-                    key: format!("{prefix}{name}/"),
+                    key: format!("{prefix}{name}/").into(),
                     attr,
                     version: None,
                     metadata,
@@ -173,8 +173,8 @@ impl Filesystem {
                 size,
                 modified,
             } => {
-                let key = format!("{prefix}{name}");
-                let id = ObjectId::new(Key::new(key.as_str()), etag.clone());
+                let key: Arc<str> = format!("{prefix}{name}").into();
+                let id = ObjectId::new(Key::new(key.clone()), etag.clone());
                 let metadata = metadata.or_else(|| self.known.metadata(&id));
                 let mut attr = FileAttr::file(&self.defaults, *size, *modified);
                 if let Some(metadata) = &metadata {
@@ -192,7 +192,7 @@ impl Filesystem {
                 }
             }
         };
-        self.inodes.find_or_insert(new, |old, state, new| {
+        self.enter(new, |old, state, new| {
             if state.unlinked {
                 return false;
             }
@@ -320,14 +320,14 @@ impl Filesystem {
                 return Ok(());
             }
             (
-                Key::new(state.key.as_str()),
+                Key::new(state.key.clone()),
                 (state.parent, state.name.clone()),
             )
         };
         let begun = Instant::now();
         let info = self.head(&key).await?;
         let mut state = inode.state.lock();
-        if !state.is_the_stores() || state.key != key.as_str() {
+        if !state.is_the_stores() || *state.key != *key.as_str() {
             return Ok(());
         }
         let Some(info) = info else {
@@ -407,15 +407,15 @@ impl Filesystem {
             this.known.changed(dir.ino, &name, Some(Listed::Directory));
             let new = NewInode {
                 parent: dir.ino,
-                name,
-                key: prefix,
+                name: name.into(),
+                key: prefix.into(),
                 attr,
                 version: None,
                 metadata: Some(Arc::new(metadata)),
                 checked: Instant::now(),
                 dirty: None,
             };
-            let inode = this.inodes.find_or_insert(new, |_, _, _| false);
+            let inode = this.enter(new, |_, _, _| false);
             // Nothing is in it yet, and this mount is the first to know.
             this.known
                 .put_listing(inode.ino, Instant::now(), HashMap::new(), false);
@@ -481,7 +481,7 @@ impl Filesystem {
         mode: u32,
         caller: Caller,
     ) -> FsResult<Arc<Inode>> {
-        let key = file_key(&dir.state.lock().key, name.as_bytes())?;
+        let key: Arc<str> = file_key(&dir.state.lock().key, name.as_bytes())?.into();
         let taken = |state: &State| state.is_local() && !state.unlinked;
         if self
             .inodes
@@ -496,7 +496,7 @@ impl Filesystem {
         let new = NewInode {
             parent: dir.ino,
             name: name.into(),
-            dirty: Some(self.writer.begin(Key::new(key.as_str()), Base::Absent)),
+            dirty: Some(self.writer.begin(Key::new(key.clone()), Base::Absent)),
             key,
             attr,
             version: None,
@@ -511,7 +511,7 @@ impl Filesystem {
             .burst(dir.ino)
             .lock()
             .created(name, Instant::now());
-        let inode = self.inodes.find_or_insert(new, |_, _, _| false);
+        let inode = self.enter(new, |_, _, _| false);
         {
             let state = inode.state.lock();
             if let Some(dirty) = &state.dirty {

@@ -261,7 +261,7 @@ impl Filesystem {
                 (Some(dirty), _) => Some(dirty.clone()),
                 (None, Some(etag)) => {
                     let base = Base::Replace { etag: etag.clone() };
-                    let dirty = self.writer.begin(Key::new(state.key.as_str()), base);
+                    let dirty = self.writer.begin(Key::new(state.key.clone()), base);
                     state.begin_writing(dirty);
                     None
                 }
@@ -402,7 +402,7 @@ impl Filesystem {
     }
 
     pub(super) fn lister(&self, dir: &Inode) -> Lister {
-        let prefix = dir.state.lock().key.clone();
+        let prefix = dir.state.lock().key.to_string();
         let local = self.inodes.local_names(dir.ino);
         Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
     }

@@ -16,8 +16,8 @@ use super::{Context, Filesystem};
 use crate::fuse::Responder;
 use crate::fuse::abi::DirentWriter;
 
-/// Inodes beyond which READDIRPLUS gives names only: the kernel forgets what it does not need, but
-/// not before it has to, and each is a reference that is kept here.
+/// Inodes beyond which READDIRPLUS gives names only: where the kernel does not forget what it does not need
+/// when it is asked to, it does so when it has to, and each is a reference that is kept here.
 const INODES_MAX: usize = 200_000;
 /// `d_ino` of a name that has no inode here yet, as libfuse gives it (FUSE_UNKNOWN_INO).
 const UNKNOWN_INO: u64 = 0xffff_ffff;
@@ -115,9 +115,9 @@ impl Filesystem {
             self.counters
                 .shadowed_files
                 .fetch_add(odd.shadowed, Ordering::Relaxed);
-            let prefix = &dir.state.lock().key;
+            let prefix = dir.state.lock().key.clone();
             tracing::warn!(
-                prefix,
+                prefix = &*prefix,
                 hidden = odd.hidden,
                 shadowed = odd.shadowed,
                 example = odd.example,

@@ -105,7 +105,7 @@ impl Filesystem {
                 let state = inode.state.lock();
                 let mut wanted = state.attr;
                 set_access(&mut wanted, set);
-                (Key::new(state.key.as_str()), wanted)
+                (Key::new(state.key.clone()), wanted)
             };
             let metadata = self.put_marker(key, wanted).await?;
             let mut state = inode.state.lock();
@@ -164,7 +164,7 @@ impl Filesystem {
                 return Err(error.into());
             }
         };
-        let id = ObjectId::new(Key::new(id.key.as_str()), etag.clone());
+        let id = ObjectId::new(id.key.clone(), etag.clone());
         let (parent, name, size, dirty) = {
             let mut state = inode.state.lock();
             let metadata = Arc::new(state.attr.to_kept(&metadata));

@@ -153,14 +153,14 @@ impl Filesystem {
         let new = NewInode {
             parent: dir.ino,
             name: name.into(),
-            key,
+            key: key.into(),
             attr,
             version: Some(etag),
             metadata: Some(kept),
             checked: Instant::now(),
             dirty: None,
         };
-        let inode = self.inodes.find_or_insert(new, |_, _, _| false);
+        let inode = self.enter(new, |_, _, _| false);
         let entry = inode.entry(&inode.state.lock(), self.config.metadata_ttl);
         Ok(entry)
     }

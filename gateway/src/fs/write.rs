@@ -82,7 +82,7 @@ impl Filesystem {
                 id,
                 size: state.attr.size,
             };
-            let dirty = self.writer.begin(Key::new(state.key.as_str()), base);
+            let dirty = self.writer.begin(Key::new(state.key.clone()), base);
             state.begin_writing(dirty.clone());
             dirty
         };
@@ -142,7 +142,10 @@ impl Filesystem {
         let (parent, name, attached, mtime) = {
             let mut state = inode.state.lock();
             if let Some(cause) = state.stuck.take() {
-                info!(key = state.key, cause, "published after an earlier failure");
+                info!(
+                    key = &*state.key,
+                    cause, "published after an earlier failure"
+                );
             }
             state.told = None;
             if !state.mtime_set && published.clean {

@@ -192,6 +192,13 @@ wire! {
         unique: u64,
     }
 
+    /// `struct fuse_notify_prune_out`: `count` inode numbers follow.
+    NotifyPruneOut [16] {
+        count: u32,
+        padding: u32,
+        spare: u64,
+    }
+
     /// `struct fuse_dirent` without its name.
     Dirent [24] {
         ino: u64,
@@ -204,6 +211,8 @@ wire! {
 /// STATX_BASIC_STATS of `<linux/stat.h>`: all that stat(2) shows.
 pub const STATX_BASIC_STATS: u32 = 0x7ff;
 
+/// FUSE_NOTIFY_PRUNE, as `error` in a header without a number: inodes to be forgotten (since 7.45).
+pub const NOTIFY_PRUNE: i32 = 9;
 /// FOPEN_DIRECT_IO: reads and writes come as they are made, past the page cache.
 pub const FOPEN_DIRECT_IO: u32 = 1 << 0;
 /// FOPEN_KEEP_CACHE: the kernel keeps the pages that it has of this inode.
@@ -236,5 +245,6 @@ const _: () = {
     assert!(offset_of!(Statx, rdev_major) == 128 && offset_of!(Statx, spare2) == 144);
     assert!(offset_of!(StatxOut, stat) == 32);
     assert!(offset_of!(OutHeader, error) == 4 && offset_of!(OutHeader, unique) == 8);
+    assert!(offset_of!(NotifyPruneOut, spare) == 8);
     assert!(offset_of!(Dirent, namelen) == 16 && offset_of!(Dirent, kind) == 20);
 };

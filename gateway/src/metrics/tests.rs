@@ -35,6 +35,7 @@ fn snapshot() -> Snapshot {
             release_publishes: 4,
             ..FsStats::default()
         },
+        withheld: 1 << 20,
         store: StoreStats {
             kinds: vec![KindStats {
                 kind: Kind::Put,

@@ -397,15 +397,21 @@ pub(super) fn https_client(
         .build()
         .map_err(explain::bad_tls)?;
     Ok(aws_smithy_http_client::Builder::new()
-        .pool_max_idle_per_host(max_requests)
+        .pool_max_idle_per_host(idle_max(max_requests))
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .tls_context(context)
         .build_https())
 }
 
+/// How many connections are kept for the next request. Each keeps its read buffer, which after a long
+/// answer is 400 KiB: as many as there may be requests would be a fifth of the default of `--memory`.
+fn idle_max(max_requests: usize) -> usize {
+    (max_requests / 4).max(16).min(max_requests)
+}
+
 pub(super) fn http_client(max_requests: usize) -> SharedHttpClient {
     aws_smithy_http_client::Builder::new()
-        .pool_max_idle_per_host(max_requests)
+        .pool_max_idle_per_host(idle_max(max_requests))
         .build_http()
 }
 

@@ -57,6 +57,7 @@ impl World {
             metadata_ttl: ttl,
             negative_ttl: Duration::ZERO,
             read_only: false,
+            names_max: 10_000,
         };
         let handle = runtime.handle().clone();
         let filesystem = Filesystem::new(config, store.clone(), reader, writer, handle);

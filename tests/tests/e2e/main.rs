@@ -12,6 +12,7 @@ mod faults;
 mod life;
 mod links;
 mod listing;
+mod memory;
 mod model;
 mod names;
 mod passthrough;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ("life", life::CLAIMS),
         ("links", links::CLAIMS),
         ("listing", listing::CLAIMS),
+        ("memory", memory::CLAIMS),
         ("model", model::CLAIMS),
         ("names", names::CLAIMS),
         ("passthrough", passthrough::CLAIMS),

@@ -207,7 +207,7 @@ async fn a_held_base_is_taken_from_the_read_cache() {
     let size = bytes.len() as u64;
     let id = ObjectId::new(Key::new("f"), world.store.plant("f", bytes.clone()));
     let whole = vec![(Extent::new(0, size), bytes.clone().into())];
-    world.writer.reader.adopt(&id, size, whole);
+    world.writer.reader.adopt(&id, size, whole, None);
     let file = world.writer.begin(Key::new("f"), Base::Keep { id, size });
     let _held = file.hold().await.unwrap();
     assert_eq!(world.count(Call::Get), 0);

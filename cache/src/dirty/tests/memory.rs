@@ -310,3 +310,35 @@ async fn a_part_larger_than_the_readback_is_read_while_it_is_sent() {
     let error = last.unwrap().bytes().await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Broken);
 }
+
+/// Published bytes that wait for a disk that hangs can be fetched again: whoever writes has the memory.
+#[tokio::test]
+async fn a_cache_disk_that_hangs_keeps_no_memory_from_writers() {
+    let sim = SimDisk::new(1);
+    let config = DiskConfig::new("/cache", 256 << 20);
+    let cache = DiskCache::open_on(Arc::new(sim.clone()), config).unwrap();
+    let world = Setup {
+        cache: Some(cache.clone()),
+        ..Setup::default()
+    }
+    .build();
+    let held = sim.hold_writes().await;
+    let bytes = pattern(1 << 20, 7);
+    for number in 0..12 {
+        let key = Key::new(format!("f{number}"));
+        let file = world.writer.begin(key, Base::Absent);
+        file.write(0, &bytes).await.unwrap();
+        publish(&file).await.unwrap();
+        drop(file);
+        assert!(world.share.used() <= 4 << 20);
+    }
+    assert!(
+        world.share.used() > 0,
+        "what waits for the disk is paid for"
+    );
+    assert!(cache.stats().skipped_extents > 0);
+    drop(held);
+    cache.sync().await;
+    settle().await;
+    assert_eq!(world.share.used(), 0);
+}

@@ -63,6 +63,7 @@ impl World {
             metadata_ttl,
             negative_ttl: Duration::ZERO,
             read_only: false,
+            names_max: 10_000,
         };
         let filesystem = Filesystem::new(config, store.clone(), reader, writer, handle);
         filesystem.set_close_mode(mode);

@@ -14,14 +14,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use fuser::{INodeNo, Notifier};
+use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex};
 use tracing::{debug, warn};
+use zerocopy::IntoBytes;
 
 use crate::fuse::Name;
+use crate::fuse::abi::{NOTIFY_PRUNE, NotifyPruneOut, OutHeader};
 use crate::fuse::ring::sys;
 
 /// Most invalidations that wait to be sent.
@@ -40,6 +43,10 @@ struct Inner {
     queue: Mutex<Queue>,
     more: Condvar,
     dropped: AtomicU64,
+    /// The kernel does not know how to forget at our word.
+    no_prune: AtomicBool,
+    /// It is being asked to.
+    pruning: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +59,7 @@ struct Queue {
 enum Note {
     Inode { ino: u64, offset: i64, len: i64 },
     Entry { parent: u64, name: Name },
+    Prune(Vec<u64>),
 }
 
 impl Kernel {
@@ -63,6 +71,8 @@ impl Kernel {
             queue: Mutex::default(),
             more: Condvar::new(),
             dropped: AtomicU64::new(0),
+            no_prune: AtomicBool::new(false),
+            pruning: AtomicBool::new(false),
         }))
     }
 
@@ -92,6 +102,23 @@ impl Kernel {
             parent,
             name: name.into(),
         })
+    }
+
+    /// Asks the kernel to forget those of `inos` that nobody has in hand, soon. Result as above.
+    pub fn prune(&self, inos: Vec<u64>) -> bool {
+        self.0.pruning.store(true, Ordering::Relaxed);
+        let taken = self.push(Note::Prune(inos));
+        if !taken {
+            self.0.pruning.store(false, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Whether [`Kernel::prune`] is of use now: the kernel has done what it was asked last, and knows how
+    /// to. The first try on a kernel before 6.18 tells.
+    pub fn can_prune(&self) -> bool {
+        let inner = &self.0;
+        !inner.no_prune.load(Ordering::Relaxed) && !inner.pruning.load(Ordering::Relaxed)
     }
 
     /// Registers `file` as a backing file: opens that are answered with FOPEN_PASSTHROUGH and
@@ -180,6 +207,15 @@ impl Kernel {
         }
     }
 
+    /// fuser does not know this one.
+    fn send_prune(&self, inos: &[u64]) -> io::Result<()> {
+        let sent = nix::unistd::write(&self.0.device, &prune_note(inos));
+        if sent == Err(Errno::EINVAL) {
+            self.0.no_prune.store(true, Ordering::Relaxed);
+        }
+        sent.map(drop).map_err(io::Error::from)
+    }
+
     fn send(&self, note: &Note) {
         let notifier = &self.0.notifier;
         let sent = match note {
@@ -187,12 +223,33 @@ impl Kernel {
             Note::Entry { parent, name } => {
                 notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
             }
+            Note::Prune(inos) => {
+                let sent = self.send_prune(inos);
+                self.0.pruning.store(false, Ordering::Relaxed);
+                sent
+            }
         };
         if let Err(cause) = sent {
             // Unmounted, or an entry that is a mount point: nothing that could be mended here.
             debug!(?note, %cause, "invalidation not taken");
         }
     }
+}
+
+/// The bytes of a notification that asks to forget `inos`.
+fn prune_note(inos: &[u64]) -> Vec<u8> {
+    let body = NotifyPruneOut {
+        count: inos.len() as u32,
+        padding: 0,
+        spare: 0,
+    };
+    let len = size_of::<OutHeader>() + size_of::<NotifyPruneOut>() + size_of_val(inos);
+    let header = OutHeader {
+        len: len as u32,
+        error: NOTIFY_PRUNE,
+        unique: 0,
+    };
+    [header.as_bytes(), body.as_bytes(), inos.as_bytes()].concat()
 }
 
 /// A file that the kernel reads and writes in our stead. Put it into an `Arc` to share it.

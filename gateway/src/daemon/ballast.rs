@@ -1,0 +1,81 @@
+//! Keeps the process within `--memory` and 64 MiB. What files' bytes take is granted before it is taken;
+//! names, the records of the disk cache, connections' buffers and the heap's free pieces are not, and with
+//! tens of thousands of files they are more than the 64 MiB hold. So now and then the process is weighed,
+//! and what is beyond is withheld from the budgets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use ackfs_cache::budget::Ballast;
+use ackfs_cache::dirty::Writer;
+use ackfs_cache::read::ReadCache;
+
+use crate::config::MEMORY_BESIDE;
+use crate::config::units::MIB;
+use crate::metrics::resident_bytes;
+
+/// Part of the 64 MiB that is left free, for what grows between two looks, in bytes.
+const SPARE: u64 = 8 * MIB;
+/// What is withheld no longer goes back in steps of so many bytes a look: memory that was needed once is
+/// likely to be needed again.
+const STEP: u64 = MIB;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    ballast: Ballast,
+    reader: Weak<ReadCache>,
+    writer: Weak<Writer>,
+    wanted: u64,
+    withheld: Arc<AtomicU64>,
+}
+
+/// What is to be withheld when `beside` bytes are in no budget and `before` were withheld.
+fn wanted(beside: u64, before: u64) -> u64 {
+    let beyond = (beside + SPARE).saturating_sub(MEMORY_BESIDE);
+    beyond.max(before.saturating_sub(STEP))
+}
+
+impl Keeper {
+    pub(super) fn new(ballast: Ballast, reader: &Arc<ReadCache>, writer: &Arc<Writer>) -> Self {
+        Self {
+            ballast,
+            reader: Arc::downgrade(reader),
+            writer: Arc::downgrade(writer),
+            wanted: 0,
+            withheld: Arc::default(),
+        }
+    }
+
+    /// Weighs the process and withholds what has to be. Never waits.
+    pub(super) fn look(&mut self) {
+        let rooms = (self.reader.upgrade(), self.writer.upgrade());
+        let ((Some(reader), Some(writer)), Some(resident)) = (rooms, resident_bytes()) else {
+            return;
+        };
+        let granted = self.ballast.used().saturating_sub(writer.idle_bytes());
+        let beside = resident.saturating_sub(granted + reader.resting_bytes());
+        self.wanted = wanted(beside, self.wanted).min(self.ballast.max());
+        self.ballast.set(self.wanted);
+        self.withheld.store(self.ballast.bytes(), Ordering::Relaxed);
+    }
+
+    /// How many bytes are withheld, kept up to date.
+    pub(super) fn withheld(&self) -> Arc<AtomicU64> {
+        self.withheld.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beyond_is_withheld_at_once_and_given_back_slowly() {
+        assert_eq!(wanted(0, 0), 0);
+        assert_eq!(wanted(MEMORY_BESIDE - SPARE, 0), 0);
+        assert_eq!(wanted(MEMORY_BESIDE, 0), SPARE);
+        assert_eq!(wanted(MEMORY_BESIDE, 3 * SPARE), 3 * SPARE - STEP);
+        assert_eq!(wanted(0, STEP / 2), 0);
+    }
+}
