@@ -6,17 +6,17 @@
 //! connection buffers.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use ackfs_cache::store::{BoxFuture, PartBytes, StoreError, StoreResult};
+use ackfs_cache::store::{BoxFuture, PartBytes, StoreError, StoreErrorKind, StoreResult};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::payload::{Choice, Payload, Sum, Summing};
+use super::payload::{Choice, Over, Payload, Sum, Summing};
 
 /// What is uploaded as a part.
 #[derive(Debug, Clone)]
@@ -50,12 +50,12 @@ impl PartBody {
         }
     }
 
-    /// A body for one attempt.
+    /// A body for one attempt, to be sent while `self` lives.
     pub(super) fn body(&self) -> ByteStream {
         match self {
             Self::Whole(payload) => payload.body(),
             Self::Read { pieces, len } => ByteStream::new(SdkBody::from_body_1_x(ReadBody {
-                pieces: Arc::clone(pieces),
+                pieces: Arc::downgrade(pieces),
                 next: 0,
                 left: *len,
                 reading: Mutex::new(None),
@@ -83,7 +83,7 @@ impl PartBody {
 
 /// The pieces of a part, one frame each.
 struct ReadBody {
-    pieces: Arc<[PartBytes]>,
+    pieces: Weak<[PartBytes]>,
     next: usize,
     left: u64,
     /// The next piece on its way. Locked by nobody but its owner: the lock only makes it `Sync`.
@@ -99,7 +99,11 @@ impl Body for ReadBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
         let this = &mut *self;
-        let Some(piece) = this.pieces.get(this.next) else {
+        let Some(pieces) = this.pieces.upgrade() else {
+            let over = StoreError::new(StoreErrorKind::Broken, Over.to_string());
+            return Poll::Ready((this.left > 0).then_some(Err(over)));
+        };
+        let Some(piece) = pieces.get(this.next) else {
             return Poll::Ready(None);
         };
         let reading = this.reading.get_mut().get_or_insert_with(|| {

@@ -9,10 +9,14 @@
 //! person reads and changes every GET anyway.
 //!
 //! With `--checksum when-required` the header is `Content-MD5`, which every store knows.
+//!
+//! A store may answer before it has taken the body: that it is full, say. The connection goes on with the
+//! body all the same, for as long as the store likes, and nobody waits for it any more. So a body does not
+//! own what it sends: with the [`Payload`] its bytes go, and the connection is closed.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use aws_sdk_s3::types::ChecksumAlgorithm;
@@ -47,13 +51,13 @@ impl Payload {
         self.len
     }
 
-    /// A body for one attempt. Nothing is copied.
+    /// A body for one attempt, to be sent while `self` lives. Nothing is copied.
     pub(super) fn body(&self) -> ByteStream {
         if self.len == 0 {
             return ByteStream::new(SdkBody::empty());
         }
         ByteStream::new(SdkBody::from_body_1_x(ChunkBody {
-            chunks: Arc::clone(&self.chunks),
+            chunks: Arc::downgrade(&self.chunks),
             next: 0,
             left: self.len,
         }))
@@ -114,22 +118,30 @@ impl Summing {
     }
 }
 
+/// Nobody waits for the request any more, so its body ends.
+#[derive(Debug, thiserror::Error)]
+#[error("the request was answered before its body was sent")]
+pub(super) struct Over;
+
 /// The chunks of a payload, one frame each.
 struct ChunkBody {
-    chunks: Arc<[Bytes]>,
+    chunks: Weak<[Bytes]>,
     next: usize,
     left: u64,
 }
 
 impl Body for ChunkBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Over;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(chunk) = self.chunks.get(self.next).cloned() else {
+    ) -> Poll<Option<Result<Frame<Bytes>, Over>>> {
+        let Some(chunks) = self.chunks.upgrade() else {
+            return Poll::Ready((self.left > 0).then_some(Err(Over)));
+        };
+        let Some(chunk) = chunks.get(self.next).cloned() else {
             return Poll::Ready(None);
         };
         self.next += 1;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::Key;
-use ackfs_cache::store::{Condition, Lane, Metadata, ObjectStore, PartBytes, StoreErrorKind};
+use ackfs_cache::store::{
+    Condition, Lane, Later, Metadata, ObjectStore, PartBytes, StoreErrorKind, UploadId,
+};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
@@ -268,4 +270,71 @@ async fn latencies_go_to_the_handles_that_were_given_once() {
     assert!(store.set_telemetry(StoreTelemetry::default()).is_err());
     store.head(&Key::new("key")).await.unwrap();
     assert_eq!(store.stats().kinds[Kind::Head as usize].ok, 1);
+}
+
+/// A store that was full answered before it had the body, and took its time with the rest: until then the
+/// connection kept all of it, of one refused part after the other.
+#[tokio::test]
+async fn the_bytes_of_a_request_that_was_answered_early_are_free() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    struct Piece(
+        Vec<u8>,
+        #[allow(dead_code, reason = "its count is looked at")] Arc<()>,
+    );
+    impl AsRef<[u8]> for Piece {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let body = "<Error><Code>AccessDenied</Code></Error>";
+            let len = body.len();
+            let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {len}\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // The rest of the body is never read, and the connection stays.
+            open.push(stream);
+        }
+    });
+    let store = store(&url);
+    let alive = Arc::new(());
+    let piece = || Bytes::from_owner(Piece(vec![7; 1 << 20], alive.clone()));
+    let key = Key::new("key");
+    let pieces: Vec<Bytes> = (0..16).map(|_| piece()).collect();
+    let metadata = Metadata::default();
+    let put = store.put(&key, pieces, &metadata, &Condition::None);
+    assert_eq!(put.await.unwrap_err().kind, StoreErrorKind::Denied);
+    // One may be in the connection's hands.
+    assert!(
+        Arc::strong_count(&alive) <= 1 + 2,
+        "{}",
+        Arc::strong_count(&alive)
+    );
+    let later = || {
+        let piece = piece();
+        PartBytes::Later(Later::new(1 << 20, move || {
+            let piece = piece.clone();
+            Box::pin(async move { Ok(piece) })
+        }))
+    };
+    let parts = (0..16).map(|_| later()).collect();
+    let upload = UploadId("upload".into());
+    let part = store.put_part(&key, &upload, 1, parts);
+    assert_eq!(part.await.unwrap_err().kind, StoreErrorKind::Denied);
+    assert!(
+        Arc::strong_count(&alive) <= 1 + 4,
+        "{}",
+        Arc::strong_count(&alive)
+    );
+    server.abort();
 }
