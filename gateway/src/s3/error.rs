@@ -51,6 +51,9 @@ pub(super) struct Failure {
     pub(super) body: Option<String>,
 }
 
+/// What MinIO says within an internal error when its drive filled while it wrote.
+const NO_SPACE: &str = "no space left on device";
+
 impl Failure {
     /// A failure that no answer of the store stands behind.
     pub(super) fn new(kind: StoreErrorKind, retry: Retry, message: impl Into<String>) -> Self {
@@ -141,7 +144,11 @@ impl Failure {
     {
         let status = raw.status().as_u16();
         let code = error.code();
-        let (kind, retry) = judge(code, status);
+        let full = error.message().is_some_and(|it| it.contains(NO_SPACE));
+        let (kind, retry) = match code {
+            Some("InternalError") if full => (StoreErrorKind::NoSpace, Retry::Never),
+            _ => judge(code, status),
+        };
         let location = raw.headers().get("location").map(str::to_owned);
         let region = raw.headers().get("x-amz-bucket-region").map(str::to_owned);
         let message = match (code, error.message()) {

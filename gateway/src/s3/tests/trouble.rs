@@ -57,6 +57,21 @@ async fn a_busy_store_is_asked_again() {
     }
 }
 
+/// MinIO has a code for a drive that is nearly full, and none for one that filled while it wrote.
+#[tokio::test]
+async fn a_store_whose_drive_filled_is_not_asked_again() {
+    let full = "<Error><Code>InternalError</Code><Message>We encountered an internal error, please try \
+                again.: cause(no space left on device)</Message></Error>";
+    let server = Server::scripted(vec![Answer::new(500).body(full)]).await;
+    let store = store(&server.url);
+    let key = Key::new("key");
+    let metadata = Metadata::default();
+    let body = vec![Bytes::from_static(b"bytes")];
+    let put = store.put(&key, body, &metadata, &Condition::None).await;
+    assert_eq!(put.unwrap_err().kind, StoreErrorKind::NoSpace);
+    assert_eq!(store.stats().kinds[Kind::Put as usize].retried, 0);
+}
+
 #[tokio::test]
 async fn more_than_three_attempts_are_made_while_there_is_time() {
     let mut script = vec![Answer::new(503); 5];
