@@ -33,7 +33,9 @@ fn may_go(inode: &Inode, state: &mut State, directories: bool) -> bool {
     let gone = state.lookups == 0 || state.unlinked || state.leaving;
     // What a directory shows of its last change is known here alone.
     let kept = inode.ino == ROOT || inode.kind == Kind::Directory && !directories;
-    !busy && !gone && !kept && !state.is_local() && !std::mem::take(&mut state.used)
+    // So is a failure that nobody was told of.
+    let local = state.is_local() || state.stuck.is_some();
+    !busy && !gone && !kept && !local && !std::mem::take(&mut state.used)
 }
 
 impl Ages {
@@ -140,16 +142,17 @@ mod tests {
     fn the_oldest_go_and_what_is_in_use_stays() {
         let (table, files) = table(200);
         assert_eq!(table.superfluous(201), [0; 0], "the root is one more");
-        // Wanted again, open, renamed away under a reader, known here alone.
+        // Wanted again, open, being changed, known here alone, with a failure to tell.
         enter(&table, "f0", Kind::File);
         files[1].state.lock().handles = 1;
         files[2].state.lock().writers = 1;
         files[3].state.lock().kept = true;
+        files[4].state.lock().stuck = Some("no room".to_owned());
         for number in 200..264 {
             enter(&table, &format!("f{number}"), Kind::File);
         }
         let asked = table.superfluous(160);
-        assert_eq!(asked, numbers(&files[4..4 + 265 - 160 + 10]));
+        assert_eq!(asked, numbers(&files[5..5 + 265 - 160 + 10]));
         assert_eq!(table.superfluous(160), [0; 0], "not again at once");
     }
 
