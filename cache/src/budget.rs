@@ -8,9 +8,11 @@
 //!
 //! A [`Ballast`] takes memory away from a budget and its shares while the process needs it for something
 //! that is in no budget, and gives it back. As much is always left to each share as it would have alone:
-//! grants are cut to that.
+//! grants are cut to that. What is in use it cannot take; until that comes back nobody gets more of it who
+//! does not wait for it, so that readahead makes room at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -31,6 +33,14 @@ pub struct Budget {
 pub struct Share {
     own: Budget,
     parent: Budget,
+    ballast: Arc<Weight>,
+}
+
+/// What a ballast wants of a share and what it has, in bytes.
+#[derive(Debug, Default)]
+struct Weight {
+    wanted: AtomicU64,
+    held: AtomicU64,
 }
 
 /// Bytes that may be used until this is dropped.
@@ -72,6 +82,7 @@ impl Budget {
         Share {
             own: Budget::with_ballast(bytes, u64::from(self.ballast_max) * UNIT),
             parent: self.clone(),
+            ballast: Arc::default(),
         }
     }
 
@@ -97,9 +108,15 @@ impl Share {
         self.bound() - self.own.free()
     }
 
-    /// `bytes` now, or `None` if they are not free. Never waits.
+    /// `bytes` now, or `None` if they are not free, or are to be withheld. Never waits.
     pub fn try_take(&self, bytes: u64) -> Option<Grant> {
         let count = self.cut(bytes);
+        let [wanted, held] =
+            [&self.ballast.wanted, &self.ballast.held].map(|bytes| bytes.load(Ordering::Relaxed));
+        let missing = wanted.saturating_sub(held);
+        if missing > 0 && self.own.free() < missing + u64::from(count) * UNIT {
+            return None;
+        }
         let own = self.own.pool.clone().try_acquire_many_owned(count).ok()?;
         let parent = self
             .parent
@@ -214,8 +231,12 @@ impl Ballast {
     pub fn set(&mut self, bytes: u64) {
         let wanted = (bytes.min(self.max) / UNIT) as usize;
         self.budget.set(wanted);
-        for (_, withheld) in &mut self.shares {
+        for (share, withheld) in &mut self.shares {
             withheld.set(wanted);
+            let held = withheld.units() as u64 * UNIT;
+            share.ballast.held.store(held, Ordering::Relaxed);
+            let wanted = wanted as u64 * UNIT;
+            share.ballast.wanted.store(wanted, Ordering::Relaxed);
         }
     }
 
@@ -259,7 +280,7 @@ mod tests {
         assert_eq!((ballast.bytes(), ballast.used()), (UNIT, 0));
         assert_eq!(budget.free(), 11 * UNIT);
         let _most = shares[0].try_take(4 * UNIT).unwrap();
-        let _more = shares[0].try_take(3 * UNIT).unwrap();
+        let more = shares[0].try_take(3 * UNIT).unwrap();
         ballast.set(4 * UNIT);
         assert_eq!(
             ballast.bytes(),
@@ -267,8 +288,13 @@ mod tests {
             "that share's rest is in use, the budget's is not"
         );
         assert_eq!(ballast.used(), 7 * UNIT);
+        drop(more);
+        assert!(
+            shares[0].try_take(1).is_none(),
+            "what came back is the ballast's, though it has not taken it yet"
+        );
         ballast.set(0);
-        assert_eq!((ballast.bytes(), budget.free()), (0, 5 * UNIT));
+        assert_eq!((ballast.bytes(), budget.free()), (0, 8 * UNIT));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::metrics::resident_bytes;
 const SPARE: u64 = 8 * MIB;
 /// What is withheld no longer goes back in steps of so many bytes a look: memory that was needed once is
 /// likely to be needed again.
-const STEP: u64 = MIB;
+const STEP: u64 = MIB / 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -47,17 +47,18 @@ impl Keeper {
         }
     }
 
-    /// Weighs the process and withholds what has to be. Never waits.
-    pub(super) fn look(&mut self) {
+    /// Weighs the process and withholds what has to be. Whether memory is short. Never waits.
+    pub(super) fn look(&mut self) -> bool {
         let rooms = (self.reader.upgrade(), self.writer.upgrade());
         let ((Some(reader), Some(writer)), Some(resident)) = (rooms, resident_bytes()) else {
-            return;
+            return false;
         };
         let granted = self.ballast.used().saturating_sub(writer.idle_bytes());
         let beside = resident.saturating_sub(granted + reader.resting_bytes());
         self.wanted = wanted(beside, self.wanted).min(self.ballast.max());
         self.ballast.set(self.wanted);
         self.withheld.store(self.ballast.bytes(), Ordering::Relaxed);
+        beside + SPARE > MEMORY_BESIDE
     }
 
     /// How many bytes are withheld, kept up to date.
