@@ -140,6 +140,12 @@ impl Memory {
         self.blocks.weighted_size()
     }
 
+    /// Gives up all blocks.
+    pub fn clear(&self) {
+        self.blocks.invalidate_all();
+        self.blocks.run_pending_tasks();
+    }
+
     /// Room for `bytes_max` bytes, what the bookkeeping takes included.
     pub fn new(bytes_max: u64) -> Self {
         let bytes = Arc::new(AtomicU64::new(0));

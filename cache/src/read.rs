@@ -217,6 +217,11 @@ impl ReadCache {
         }
     }
 
+    /// Gives up the clean bytes at rest, which the disk or the store has. Never waits.
+    pub fn give_up_resting(&self) {
+        self.memory.clear();
+    }
+
     /// What clean bytes at rest take, bookkeeping included.
     pub fn resting_bytes(&self) -> u64 {
         self.memory.weight()

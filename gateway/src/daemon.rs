@@ -332,7 +332,7 @@ impl Daemon {
             disk: room.map(|room| (room.dir, config.cache.size)),
             metrics: None,
         };
-        let mut keeper = ballast::Keeper::new(ballast, &reader, &writer);
+        let mut keeper = ballast::Keeper::new(ballast, config.cache.memory, &reader, &writer);
         let parts = Parts {
             withheld: keeper.withheld(),
             mounted,

@@ -1,7 +1,8 @@
 //! Keeps the process within `--memory` and 64 MiB. What files' bytes take is granted before it is taken;
 //! names, the records of the disk cache, connections' buffers and the heap's free pieces are not, and with
 //! tens of thousands of files they are more than the 64 MiB hold. So now and then the process is weighed,
-//! and what is beyond is withheld from the budgets.
+//! and what is beyond is withheld from the budgets. If that is not enough, the clean bytes at rest go: they
+//! can be read from the disk again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -26,6 +27,8 @@ pub(super) struct Keeper {
     ballast: Ballast,
     reader: Weak<ReadCache>,
     writer: Weak<Writer>,
+    /// `--memory` and 64 MiB.
+    most: u64,
     wanted: u64,
     withheld: Arc<AtomicU64>,
 }
@@ -37,11 +40,17 @@ fn wanted(beside: u64, before: u64) -> u64 {
 }
 
 impl Keeper {
-    pub(super) fn new(ballast: Ballast, reader: &Arc<ReadCache>, writer: &Arc<Writer>) -> Self {
+    pub(super) fn new(
+        ballast: Ballast,
+        memory: u64,
+        reader: &Arc<ReadCache>,
+        writer: &Arc<Writer>,
+    ) -> Self {
         Self {
             ballast,
             reader: Arc::downgrade(reader),
             writer: Arc::downgrade(writer),
+            most: memory + MEMORY_BESIDE,
             wanted: 0,
             withheld: Arc::default(),
         }
@@ -58,6 +67,9 @@ impl Keeper {
         self.wanted = wanted(beside, self.wanted).min(self.ballast.max());
         self.ballast.set(self.wanted);
         self.withheld.store(self.ballast.bytes(), Ordering::Relaxed);
+        if self.wanted == self.ballast.max() && resident + 2 * SPARE > self.most {
+            reader.give_up_resting();
+        }
         beside + SPARE > MEMORY_BESIDE
     }
 
