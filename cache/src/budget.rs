@@ -33,14 +33,8 @@ pub struct Budget {
 pub struct Share {
     own: Budget,
     parent: Budget,
-    ballast: Arc<Weight>,
-}
-
-/// What a ballast wants of a share and what it has, in bytes.
-#[derive(Debug, Default)]
-struct Weight {
-    wanted: AtomicU64,
-    held: AtomicU64,
+    /// What a ballast wants of it and has not got yet, in bytes.
+    wanted: Arc<AtomicU64>,
 }
 
 /// Bytes that may be used until this is dropped.
@@ -82,7 +76,7 @@ impl Budget {
         Share {
             own: Budget::with_ballast(bytes, u64::from(self.ballast_max) * UNIT),
             parent: self.clone(),
-            ballast: Arc::default(),
+            wanted: Arc::default(),
         }
     }
 
@@ -111,10 +105,8 @@ impl Share {
     /// `bytes` now, or `None` if they are not free, or are to be withheld. Never waits.
     pub fn try_take(&self, bytes: u64) -> Option<Grant> {
         let count = self.cut(bytes);
-        let [wanted, held] =
-            [&self.ballast.wanted, &self.ballast.held].map(|bytes| bytes.load(Ordering::Relaxed));
-        let missing = wanted.saturating_sub(held);
-        if missing > 0 && self.own.free() < missing + u64::from(count) * UNIT {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        if wanted > 0 && self.own.free() < wanted + u64::from(count) * UNIT {
             return None;
         }
         let own = self.own.pool.clone().try_acquire_many_owned(count).ok()?;
@@ -233,10 +225,8 @@ impl Ballast {
         self.budget.set(wanted);
         for (share, withheld) in &mut self.shares {
             withheld.set(wanted);
-            let held = withheld.units() as u64 * UNIT;
-            share.ballast.held.store(held, Ordering::Relaxed);
-            let wanted = wanted as u64 * UNIT;
-            share.ballast.wanted.store(wanted, Ordering::Relaxed);
+            let missing = (wanted - withheld.units()) as u64 * UNIT;
+            share.wanted.store(missing, Ordering::Relaxed);
         }
     }
 

@@ -69,7 +69,7 @@ pub struct DiskConfig {
     /// Memory for the records of what it holds, in bytes: half for some 400 bytes an object, half for 24
     /// bytes an extent. Past that, what was used least lately is evicted.
     pub memory: u64,
-    /// How many bytes may wait for the disk or be on their way from the store, in bytes. A sixth of them
+    /// How many bytes may wait for the disk or be on their way from the store. A sixth of them
     /// need not be in anybody's budget.
     pub queued_max: u64,
 }

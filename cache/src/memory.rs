@@ -275,6 +275,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_is_gone_at_once_however_much_it_is() {
+        let memory = Memory::new(64 << 20);
+        for number in 0..5_000 {
+            memory.insert(number, &keep(), 0, &pieces(0, 100, 1));
+        }
+        assert_eq!(memory.bytes(), 500_000);
+        memory.clear();
+        assert_eq!((memory.bytes(), memory.weight()), (0, 0));
+        assert_eq!(memory.run(7, 0, 100), 0);
+        memory.insert(7, &keep(), 0, &pieces(0, 100, 2));
+        assert_eq!(memory.run(7, 0, 100), 100, "there is room again");
+    }
+
+    #[test]
     fn small_reads_are_weighed_as_what_they_are_and_add_up() {
         let memory = Memory::new(1 << 20);
         for page in [3u64, 1, 2, 5] {

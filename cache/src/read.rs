@@ -202,14 +202,8 @@ impl ReadCache {
         }
     }
 
-    /// Gives up bytes that wait for the disk and are paid for by others, who need the memory. Whether there
-    /// were any. Never waits.
-    pub(crate) fn shed(&self) -> bool {
-        self.disk.as_ref().is_some_and(|disk| disk.shed())
-    }
-
-    /// As [`ReadCache::shed`], but waits a moment for the disk to go on by itself. Whether it did or there
-    /// were any.
+    /// Gives up bytes that wait for the disk and are paid for by others, who need the memory; but waits a
+    /// moment for the disk to go on by itself. Whether it did or there were any.
     pub(crate) async fn shed_patiently(&self) -> bool {
         match &self.disk {
             Some(disk) => disk.goes_on(DISK_PATIENCE).await || disk.shed(),

@@ -252,7 +252,9 @@ impl ReadCache {
                 return Ok(grant);
             }
             // What waits for a disk that is behind can be fetched again.
-            self.shed();
+            if let Some(disk) = &self.disk {
+                disk.shed();
+            }
         }
         Err(StoreError::new(
             StoreErrorKind::Timeout,

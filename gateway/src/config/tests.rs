@@ -113,6 +113,7 @@ fn the_parts_of_memory_are_the_whole() {
     assert_eq!(cache.clean_max() + unpaid + cache.budget(), cache.memory);
     assert_eq!((cache.share(), unpaid), (64 * MIB, 8 * MIB));
     assert!(cache.budget() - cache.ballast_max() >= cache.share());
+    assert_eq!(cache.names_max(), 10_922);
     let cache = decided(&["--memory=128MiB", "--cache-size=0"])
         .unwrap()
         .cache;

@@ -3,7 +3,7 @@
 //!
 //! The oldest go first; one that was wanted again in the meantime goes to the end of the line, once. What
 //! is open, dirty or known here alone stays. The kernel decides: it forgets only what no process has in
-//! hand, so asking for the wrong one costs a look-up and nothing else.
+//! hand, so asking for the wrong one costs a look-up, and the pages that it had of the file.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
