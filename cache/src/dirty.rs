@@ -1,15 +1,15 @@
 //! What was written and is not yet in the store. A [`Writer`] makes one [`DirtyFile`] for each file
 //! that is open for writing; its handles share it.
 //!
-//! A file's bytes lie in buffers (`buffer`), in memory or staged on disk (`stage`), and its
-//! extents say which lie where (`content`). What was changed since which publish is counted in
-//! one place (`state`). Memory is asked for before it is used and freed in the background
-//! (`memory`); the base of a file that is not written whole is fetched first (`base`). The
-//! sending is `crate::upload`'s.
+//! What was written lies in buffers (`buffer`), in memory or staged on disk (`stage`), over what stays of
+//! the version in the store (`layers`): nothing is fetched to begin a write. What was changed since
+//! which publish is counted in one place (`state`). Memory is asked for before it is used and freed in
+//! the background (`memory`). The sending is `crate::upload`'s.
 //!
 //! What holds true:
 //! - Bytes leave memory only for the staging file, and both only when the store has them or nobody
-//!   wants them. A publish that failed loses nothing.
+//!   wants them. A publish that failed loses nothing; only without staging it may lose what parts had
+//!   taken to the store before, and says so.
 //! - A sealed version never changes: buffers are frozen, staged room is not written twice.
 //! - Dirty bytes in memory stay within `WriteConfig::memory`, one file's within three quarters.
 //! - `write_now` and `read_now` take locks that are never held across a wait, and nothing else.
@@ -21,21 +21,23 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tracing::warn;
 
 use crate::budget::Share;
 use crate::disk::Staging;
 use crate::object::{ETag, Key, ObjectId};
+use crate::parts::{PartLayout, StoreLimits};
 use crate::read::ReadCache;
 use crate::store::{ObjectStore, StoreError, UploadId};
-use crate::upload::{Ladder, Limits};
-pub use base::Held;
-use file::Inner;
-use memory::Memory;
+use file::WrittenFile;
+pub use hold::HeldBytes;
+use memory::DirtyMemory;
 
-mod base;
+pub(crate) mod base;
 pub(crate) mod buffer;
-pub(crate) mod content;
 pub(crate) mod file;
+mod hold;
+pub(crate) mod layers;
 mod memory;
 mod pool;
 mod stage;
@@ -53,8 +55,8 @@ pub struct WriteConfig {
     pub part_size: u64,
     /// Parts under way at once for one file.
     pub parts_in_flight_max: usize,
-    /// Where dirty bytes beyond the memory go. `None`: nowhere, the memory is the bound and a file
-    /// that cannot fit fails with ENOSPC.
+    /// Where dirty bytes beyond the memory go. `None`: nowhere. The memory is the bound of what the store
+    /// has not in parts, and a write that does not fit fails.
     pub staging: Option<Arc<Staging>>,
     /// What happens when somebody else's version is found at publishing.
     pub on_conflict: OnConflict,
@@ -107,23 +109,46 @@ pub enum WriteError {
     /// The store said no, or did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The staging file could not take or give bytes; ENOSPC if there is no room for dirty bytes,
-    /// on disk or, without staging, in memory.
-    #[error("{}", staging_words(.0))]
+    /// There is no room for written bytes, on disk or, without staging, in memory.
+    #[error(
+        "no room for written bytes; free some on the disk of --cache-dir or name another; without one \
+         (--cache-size 0) what is not sent yet has to fit into half of --memory"
+    )]
+    NoRoom(#[source] std::io::Error),
+    /// The staging file could not take or give bytes.
+    #[error("the staging file failed; check the disk of --cache-dir or name another")]
     Staging(#[source] std::io::Error),
     /// Past the largest object that the store takes (5 TiB).
     #[error("past the largest object that the store takes")]
     TooLarge,
+    /// Without staging: the bytes are in parts of an upload that is not completed.
+    #[error(
+        "these bytes were sent to the store already and are not kept here; close the file before it is \
+         read, or give --cache-size some room"
+    )]
+    SentAway,
+    /// Without staging: a publish failed, and the bytes in its parts went with it.
+    #[error(
+        "an upload failed, and what it had sent is not kept here; write the file again, and give \
+         --cache-size some room for bytes that a failed upload must not lose"
+    )]
+    Lost,
 }
 
-/// What failed, and what mends it; the system's own words follow.
-fn staging_words(error: &std::io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            "no room for written bytes; free some on the disk of --cache-dir or name another; without \
-             one (--cache-size 0) they have to fit into half of --memory"
+impl WriteError {
+    /// What a failure of the staging file means.
+    pub(crate) fn staging(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Self::NoRoom(error)
+            }
+            _ => Self::Staging(error),
         }
-        _ => "the staging file failed; check the disk of --cache-dir or name another",
+    }
+
+    /// There is no room, and no disk that said so.
+    pub(crate) fn no_room() -> Self {
+        Self::NoRoom(std::io::ErrorKind::StorageFull.into())
     }
 }
 
@@ -132,17 +157,19 @@ fn staging_words(error: &std::io::Error) -> &'static str {
 pub struct Writer {
     myself: Weak<Self>,
     pub(crate) config: WriteConfig,
-    pub(crate) limits: Limits,
+    pub(crate) limits: StoreLimits,
     /// The parts of an upload that begins before the size is known.
-    pub(crate) ladder: Ladder,
+    pub(crate) layout: PartLayout,
     /// Objects up to this size are sent in one request, in bytes.
     pub(crate) put_max: u64,
+    /// The store does not copy ranges, or not rightly: what stays of a base is fetched and sent.
+    copies_refused: AtomicBool,
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) reader: Arc<ReadCache>,
     pub(crate) runtime: tokio::runtime::Handle,
-    pub(crate) memory: Memory,
+    pub(crate) memory: DirtyMemory,
     /// Files that somebody has open, by serial.
-    files: Mutex<HashMap<u64, Weak<Inner>>>,
+    files: Mutex<HashMap<u64, Weak<WrittenFile>>>,
     serial: AtomicU64,
     /// Multipart uploads that the store knows of because of us.
     pub(crate) uploads: Mutex<HashMap<UploadId, Key>>,
@@ -166,6 +193,8 @@ pub struct Writer {
     published: AtomicU64,
     failed: AtomicU64,
     uploaded_bytes: AtomicU64,
+    copied_bytes: AtomicU64,
+    refetched_bytes: AtomicU64,
 }
 
 /// Levels now and counters since the start.
@@ -185,6 +214,12 @@ pub struct WriteStats {
     pub uploaded_bytes: u64,
     /// Publishes that failed.
     pub failed: u64,
+    /// Bytes that the store copied from the version before, so that they were not sent.
+    pub copied_bytes: u64,
+    /// Bytes that were fetched from the version before because they lay between changed ones.
+    pub refetched_bytes: u64,
+    /// Whether the store was found not to copy ranges of objects.
+    pub copies_refused: bool,
 }
 
 impl Writer {
@@ -195,33 +230,35 @@ impl Writer {
         reader: Arc<ReadCache>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
-        Self::with_limits(config, Limits::S3, store, reader, runtime)
+        Self::with_limits(config, StoreLimits::S3, store, reader, runtime)
     }
 
     /// As [`Writer::new`], for a store with other limits than S3's.
     pub fn with_limits(
         config: WriteConfig,
-        limits: Limits,
+        limits: StoreLimits,
         store: Arc<dyn ObjectStore>,
         reader: Arc<ReadCache>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
-        let ladder = Ladder::growing(config.part_size, &limits);
-        let memory = Memory::new(config.memory.clone(), config.staging.is_some());
-        // A part that was staged is read while it is sent; a whole object is read before.
-        let whole_max = match config.staging {
-            Some(_) => memory.readback.bound(),
-            None => u64::MAX,
+        let layout = PartLayout::growing(config.part_size, &limits);
+        let staging = config.staging.is_some();
+        let memory = DirtyMemory::new(config.memory.clone(), layout.first_size(), staging);
+        // What was staged is read whole before it is sent in one request.
+        let whole_max = match staging {
+            true => memory.readback.bound(),
+            false => u64::MAX,
         };
         Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),
-            memory,
             limits,
-            ladder,
+            layout,
             // Two parts in one request cost one round trip; in parts they cost four.
-            put_max: (2 * ladder.first_size())
+            put_max: (2 * layout.first_size())
                 .min(limits.part_max)
                 .min(whole_max),
+            memory,
+            copies_refused: AtomicBool::new(false),
             store,
             reader,
             runtime,
@@ -240,6 +277,8 @@ impl Writer {
             published: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             uploaded_bytes: AtomicU64::new(0),
+            copied_bytes: AtomicU64::new(0),
+            refetched_bytes: AtomicU64::new(0),
             config,
         })
     }
@@ -250,7 +289,7 @@ impl Writer {
     /// Never waits.
     pub fn begin(self: &Arc<Self>, key: Key, base: Base) -> Arc<DirtyFile> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let inner = Arc::new(Inner::new(self.clone(), serial, key, base));
+        let inner = Arc::new(WrittenFile::new(self.clone(), serial, key, base));
         self.files.lock().insert(serial, Arc::downgrade(&inner));
         Arc::new(DirtyFile { inner })
     }
@@ -261,12 +300,15 @@ impl Writer {
             published: self.published.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             uploaded_bytes: self.uploaded_bytes.load(Ordering::Relaxed),
+            copied_bytes: self.copied_bytes.load(Ordering::Relaxed),
+            refetched_bytes: self.refetched_bytes.load(Ordering::Relaxed),
+            copies_refused: !self.copies_ranges(),
             ..WriteStats::default()
         };
         for file in self.files() {
             let state = file.state.lock();
             if let Some(since) = state.dirty_since() {
-                let bytes = state.content.covered();
+                let bytes = state.layers.covered();
                 stats.dirty_files += 1;
                 stats.dirty_bytes += bytes;
                 stats.staged_bytes += file.staged().min(bytes);
@@ -277,12 +319,9 @@ impl Writer {
         stats
     }
 
-    /// What of the share is granted and holds nothing: it is set aside for reading staged bytes back.
+    /// What of the share is granted and holds nothing: it is set aside for bytes that are read to be sent.
     pub fn idle_bytes(&self) -> u64 {
-        match self.config.staging {
-            Some(_) => self.memory.readback.bound() - self.memory.readback.used(),
-            None => 0,
-        }
+        self.memory.readback.bound() - self.memory.readback.used()
     }
 
     /// How many multipart uploads are under way, those included that could not be aborted.
@@ -310,7 +349,7 @@ impl Writer {
     }
 
     /// All files that somebody has open.
-    fn files(&self) -> Vec<Arc<Inner>> {
+    fn files(&self) -> Vec<Arc<WrittenFile>> {
         self.files
             .lock()
             .values()
@@ -334,6 +373,30 @@ impl Writer {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_copied(&self, bytes: u64) {
+        self.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refetched(&self, bytes: u64) {
+        self.refetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the store copies ranges of objects, as far as is known.
+    pub(crate) fn copies_ranges(&self) -> bool {
+        !self.copies_refused.load(Ordering::Relaxed)
+    }
+
+    /// The store does not copy ranges. Told to the log once.
+    pub(crate) fn refuse_copies(&self, why: &dyn std::fmt::Display) {
+        if !self.copies_refused.swap(true, Ordering::Relaxed) {
+            warn!(
+                %why,
+                "the store does not copy ranges of objects (UploadPartCopy): what stays of a changed file \
+                 is fetched and sent again"
+            );
+        }
+    }
+
     pub(crate) fn count_uploaded(&self, bytes: u64) {
         self.uploaded_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -344,7 +407,7 @@ impl Writer {
 /// are gone: whoever must not lose them looks at [`DirtyFile::is_dirty`] before.
 #[derive(Debug)]
 pub struct DirtyFile {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) inner: Arc<WrittenFile>,
 }
 
 impl Drop for DirtyFile {

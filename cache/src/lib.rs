@@ -2,7 +2,8 @@
 //!
 //! [`object`] and [`extent`] name bytes; [`store`] is all that is asked of the object store;
 //! [`read`] gives clean bytes of one version of an object, from memory, disk or the store;
-//! [`dirty`] holds what was written and [`upload`] publishes it.
+//! [`dirty`] holds what was written, [`plan`] and [`parts`] decide how it becomes an object, and
+//! [`upload`] publishes it.
 
 pub mod budget;
 pub mod dirty;
@@ -12,6 +13,8 @@ pub mod extent;
 pub mod index;
 pub mod memory;
 pub mod object;
+pub mod parts;
+pub mod plan;
 pub mod read;
 pub mod readahead;
 pub mod store;

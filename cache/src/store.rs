@@ -13,7 +13,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -193,13 +192,13 @@ pub struct Later {
     read: Arc<ReadLater>,
 }
 
-type ReadLater = dyn Fn() -> BoxFuture<'static, io::Result<Bytes>> + Send + Sync;
+type ReadLater = dyn Fn() -> BoxFuture<'static, StoreResult<Bytes>> + Send + Sync;
 
 impl Later {
     /// `len` bytes that `read` gives.
     pub fn new(
         len: u64,
-        read: impl Fn() -> BoxFuture<'static, io::Result<Bytes>> + Send + Sync + 'static,
+        read: impl Fn() -> BoxFuture<'static, StoreResult<Bytes>> + Send + Sync + 'static,
     ) -> Self {
         Self {
             len,
@@ -208,18 +207,12 @@ impl Later {
     }
 
     async fn bytes(&self) -> StoreResult<Bytes> {
-        let failed = |source: Option<io::Error>| StoreError {
-            source: source.map(Into::into),
-            ..StoreError::new(
-                StoreErrorKind::Broken,
-                "staged bytes cannot be read to be sent",
-            )
-        };
-        let bytes = (self.read)().await.map_err(|error| failed(Some(error)))?;
+        let bytes = (self.read)().await?;
         if bytes.len() as u64 == self.len {
             Ok(bytes)
         } else {
-            Err(failed(None))
+            let why = "another number of bytes was read than is to be sent";
+            Err(StoreError::new(StoreErrorKind::Broken, why))
         }
     }
 }

@@ -1,7 +1,7 @@
-//! One dirty file: writing, reading, cutting. A thin layer over [`State`]: take the lock, decide,
-//! let go, and only then wait, for memory, for the base, for the staging disk.
+//! One dirty file: writing, reading, cutting. A thin layer over [`FileState`]: take the lock, decide,
+//! let go, and only then wait, for memory, for the staging disk, for the store that has the base.
 //!
-//! [`DirtyFile`] is what the handles share. [`Inner`] is what tasks hold, so that a task under way
+//! [`DirtyFile`] is what the handles share. [`WrittenFile`] is what tasks hold, so that a task under way
 //! does not keep a file alive that nobody has open: when the last handle goes, uploads under way
 //! are aborted.
 
@@ -12,10 +12,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
-use super::buffer::{Meter, Paid};
-use super::content::{Need, Wanted};
-use super::stage::Stage;
-use super::state::{Source, State};
+use super::buffer::{Elsewhere, MemoryMeter, PaidMemory};
+use super::layers::{MissingBytes, Need};
+use super::stage::StagingRoom;
+use super::state::FileState;
 use super::{Base, DirtyFile, WriteError, Writer};
 use crate::extent::Extent;
 use crate::object::Key;
@@ -23,16 +23,16 @@ use crate::read::Stream;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Inner {
+pub(crate) struct WrittenFile {
     pub(crate) writer: Arc<Writer>,
     /// Names the file in the writer's list.
     pub(crate) serial: u64,
-    pub(crate) state: Mutex<State>,
-    /// A reader of the base while it is away, made at the first read.
+    pub(crate) state: Mutex<FileState>,
+    /// A reader of the base, made at the first read that needs one.
     stream: Mutex<Option<Arc<Stream>>>,
-    pub(crate) meter: Arc<Meter>,
-    stage: OnceCell<Arc<Stage>>,
-    /// Held by a publish and by a fetch of the base: one at a time.
+    pub(crate) meter: Arc<MemoryMeter>,
+    stage: OnceCell<Arc<StagingRoom>>,
+    /// Held by a publish: one at a time.
     pub(crate) publishing: tokio::sync::Mutex<()>,
     /// Held while a multipart upload is created: one a file.
     pub(crate) creating: tokio::sync::Mutex<()>,
@@ -44,24 +44,25 @@ pub(crate) struct Inner {
 
 /// Why a write cannot be done at once.
 enum Blocked {
-    Base,
     Memory(Need),
     TooLarge,
+    /// It would change a part that the store has and this side has not.
+    Sent,
 }
 
-/// What a read got at once.
-enum Got {
-    /// So many bytes; some of them are still to come from the disk.
-    Content(usize, Vec<Wanted>),
-    /// The base is away: ask this.
-    Base(Arc<Stream>),
+/// What a read got at once: so many bytes, some of which are still to come.
+struct Got {
+    len: usize,
+    wanted: Vec<MissingBytes>,
+    /// Where those of the base come from.
+    base: Option<Arc<Stream>>,
 }
 
 /// Keeps the content from being given up while a writer waits.
-struct Pin<'a>(&'a Inner);
+struct Pin<'a>(&'a WrittenFile);
 
 impl<'a> Pin<'a> {
-    fn new(inner: &'a Inner) -> Self {
+    fn new(inner: &'a WrittenFile) -> Self {
         inner.state.lock().pins += 1;
         Self(inner)
     }
@@ -73,12 +74,12 @@ impl Drop for Pin<'_> {
     }
 }
 
-impl Inner {
+impl WrittenFile {
     /// A file over `base`.
     pub(crate) fn new(writer: Arc<Writer>, serial: u64, key: Key, base: Base) -> Self {
         Self {
             serial,
-            state: Mutex::new(State::new(key, base)),
+            state: Mutex::new(FileState::new(key, base)),
             stream: Mutex::default(),
             meter: Arc::default(),
             stage: OnceCell::new(),
@@ -97,7 +98,7 @@ impl Inner {
         self: &Arc<Self>,
         offset: u64,
         data: &[u8],
-        paid: &mut Option<Arc<Paid>>,
+        paid: &mut Option<Arc<PaidMemory>>,
         tight: bool,
     ) -> Result<(), Blocked> {
         let writer = &self.writer;
@@ -110,8 +111,8 @@ impl Inner {
             return Ok(());
         }
         let mut state = self.state.lock();
-        if !matches!(state.source, Source::Here) {
-            return Err(Blocked::Base);
+        if self.is_tight() && state.would_break_sent(extent) {
+            return Err(Blocked::Sent);
         }
         let mut take = |least: u64, liked: u64| {
             if paid.as_ref().is_some_and(|paid| paid.bytes() >= least) {
@@ -121,12 +122,12 @@ impl Inner {
             let now = |bytes| memory.take_now(&self.meter, bytes);
             now(liked).or_else(|| now(least).filter(|_| tight))
         };
-        state
-            .content
-            .write(offset, data, &writer.memory.pool, &mut take)
-            .map_err(Blocked::Memory)?;
+        let change = state.next_change();
+        let pool = &writer.memory.pool;
+        let written = state.layers.write(offset, data, change, pool, &mut take);
+        written.map_err(Blocked::Memory)?;
         state.dirtied(extent);
-        let early = state.wrote(extent, &writer.ladder);
+        let early = state.wrote(extent, &writer.layout);
         drop(state);
         if early {
             self.send_early();
@@ -135,7 +136,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes `data`, which is small beside the memory. Waits for memory and for the base.
+    /// Writes `data`, which is small beside the memory. Waits for memory.
     pub(crate) async fn write(
         self: &Arc<Self>,
         offset: u64,
@@ -148,7 +149,7 @@ impl Inner {
             match self.try_write(offset, data, &mut paid, tight) {
                 Ok(()) => return Ok(()),
                 Err(Blocked::TooLarge) => return Err(WriteError::TooLarge),
-                Err(Blocked::Base) => self.bring_base(u64::MAX).await?,
+                Err(Blocked::Sent) => return Err(WriteError::no_room()),
                 Err(Blocked::Memory(need)) => {
                     // What was got before is not enough any more; holding it while waiting for
                     // more would be how two writers wait for each other.
@@ -171,43 +172,39 @@ impl Inner {
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Got {
         let state = self.state.lock();
-        let (Source::Away { id, size } | Source::Coming { id, size, .. }) = &state.source else {
-            let size = state.content.size();
-            let len = size.saturating_sub(offset).min(buf.len() as u64) as usize;
-            let wanted = state.content.read(offset, &mut buf[..len]);
-            return Got::Content(len, wanted);
-        };
-        let mut stream = self.stream.lock();
-        let fits = stream.as_ref().is_some_and(|it| it.object() == id);
-        if !fits {
-            let reader = &self.writer.reader;
-            *stream = Some(Arc::new(reader.stream(id.clone(), *size)));
+        let size = state.layers.size();
+        let len = size.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let wanted = state.layers.read(offset, &mut buf[..len]);
+        let of_base = |missing: &MissingBytes| matches!(missing.from, Elsewhere::Base);
+        let base = wanted.iter().any(of_base).then(|| self.base_stream(&state));
+        Got {
+            len,
+            wanted,
+            base: base.flatten(),
         }
-        Got::Base(stream.clone().expect("it was made above"))
     }
 
-    /// Cuts or extends the file whose content is here.
-    pub(crate) fn resize(&self, state: &mut State, size: u64) {
-        let before = state.content.size();
-        if size == before {
-            return;
+    /// The reader of the base.
+    fn base_stream(&self, state: &FileState) -> Option<Arc<Stream>> {
+        let base = state.layers.base()?;
+        let mut stream = self.stream.lock();
+        match &*stream {
+            Some(stream) if *stream.object() == base.id => Some(stream.clone()),
+            _ => {
+                let fresh = self.writer.reader.stream(base.id.clone(), base.size);
+                let fresh = Arc::new(fresh);
+                *stream = Some(fresh.clone());
+                Some(fresh)
+            }
         }
-        state.content.set_size(size);
-        state.early.cut(size);
-        state.dirtied(if size < before {
-            Extent::between(size, u64::MAX)
-        } else {
-            Extent::between(before, size)
-        });
-        self.writer.tidy();
     }
 
     /// The file's staged bytes, on which nothing may have been staged yet.
-    async fn stage(&self) -> io::Result<&Arc<Stage>> {
+    async fn stage(&self) -> io::Result<&Arc<StagingRoom>> {
         let staging = self.writer.config.staging.as_ref();
         let staging = staging.ok_or_else(|| io::Error::other("there is no staging"))?;
         self.stage
-            .get_or_try_init(async || Ok(Stage::new(staging.create().await?)))
+            .get_or_try_init(async || Ok(StagingRoom::new(staging.create().await?)))
             .await
     }
 
@@ -223,7 +220,7 @@ impl Inner {
         let buffers = {
             let mut state = self.state.lock();
             let end = if sent { state.sent_until() } else { u64::MAX };
-            state.content.oldest(bytes, end)
+            state.layers.oldest(bytes, end)
         };
         if buffers.is_empty() {
             return Ok(0);
@@ -252,10 +249,24 @@ impl Inner {
                 Ok(moved)
             }
             Err(error) => {
-                self.state.lock().content.put_back(buffers);
+                self.state.lock().layers.put_back(buffers);
                 Err(error)
             }
         }
+    }
+
+    /// Gives up memory of what the store has in parts that are there, `bytes` or what there is: for a mount
+    /// that stages nothing. Gives how many. A publish that then fails has lost them.
+    pub(crate) fn give_up_sent(&self, bytes: u64) -> u64 {
+        let memory: Vec<_> = {
+            let state = self.state.lock();
+            let buffers = state.sent_buffers(bytes);
+            buffers.iter().map(|buffer| buffer.sent_away()).collect()
+        };
+        // Freeing memory wakes waiters: not under the lock.
+        let before = self.meter.bytes();
+        drop(memory);
+        before - self.meter.bytes().min(before)
     }
 
     /// Gives the disk the room of what nobody can ask for any more. Only the task that frees memory
@@ -270,11 +281,7 @@ impl Inner {
 impl DirtyFile {
     /// The file's size in bytes, as read(2) and stat(2) show it. Never waits.
     pub fn size(&self) -> u64 {
-        let state = self.inner.state.lock();
-        match &state.source {
-            Source::Here => state.content.size(),
-            Source::Away { size, .. } | Source::Coming { size, .. } => *size,
-        }
+        self.inner.state.lock().layers.size()
     }
 
     /// Whether a publish has something to send. Never waits.
@@ -282,14 +289,14 @@ impl DirtyFile {
         self.inner.state.lock().is_dirty()
     }
 
-    /// Writes `data` at `offset` if that needs no waiting; false if it does (no memory free, the
-    /// base is not here yet). A gap before it reads as zero. Never waits.
+    /// Writes `data` at `offset` if that needs no waiting; false if it does (no memory free). A gap
+    /// before it reads as zero. Never waits.
     pub fn write_now(&self, offset: u64, data: &[u8]) -> bool {
         let tight = self.inner.is_tight();
         self.inner.try_write(offset, data, &mut None, tight).is_ok()
     }
 
-    /// Writes `data` at `offset`. Waits for memory, for staging, for the base.
+    /// Writes `data` at `offset`. Waits for memory, for staging, without staging for parts on their way.
     ///
     /// # Errors
     /// As [`WriteError`]; nothing of `data` is then in the file. (Only `data` larger than a quarter
@@ -311,71 +318,66 @@ impl DirtyFile {
     /// Reads what was written, zeros in holes, the base where it stays. `None` if that needs
     /// waiting. Gives fewer bytes than `buf` only at the end of the file. Never waits.
     pub fn read_now(&self, offset: u64, buf: &mut [u8]) -> Option<usize> {
-        match self.inner.try_read(offset, buf) {
-            Got::Base(stream) => stream.read_now(offset, buf),
-            Got::Content(len, wanted) => wanted
-                .iter()
-                .all(|it| it.staged.read_now(it.skip, &mut buf[it.start..][..it.len]))
-                .then_some(len),
-        }
+        let Got { len, wanted, base } = self.inner.try_read(offset, buf);
+        let here = wanted.iter().all(|it| {
+            let buf = &mut buf[it.start..][..it.len];
+            match &it.from {
+                Elsewhere::Staged { staged, skip } => staged.read_now(*skip, buf),
+                Elsewhere::Base => base.as_ref().is_some_and(|base| {
+                    base.read_now(offset + it.start as u64, buf) == Some(it.len)
+                }),
+                Elsewhere::Sent => false,
+            }
+        });
+        here.then_some(len)
     }
 
-    /// As [`DirtyFile::read_now`], but waits for staging and for the base.
+    /// As [`DirtyFile::read_now`], but waits for staging and for the store.
     ///
     /// # Errors
-    /// As [`WriteError`].
+    /// As [`WriteError`]; `Store(Changed)` if the base is another version by now and its bytes are not
+    /// here.
     pub async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize, WriteError> {
-        match self.inner.try_read(offset, buf) {
-            Got::Base(stream) => Ok(stream.read(offset, buf).await?),
-            Got::Content(len, wanted) => {
-                for it in wanted {
-                    let buf = &mut buf[it.start..][..it.len];
-                    let read = it.staged.read(it.skip, buf).await;
+        let Got { len, wanted, base } = self.inner.try_read(offset, buf);
+        for it in wanted {
+            let at = offset + it.start as u64;
+            let buf = &mut buf[it.start..][..it.len];
+            match (it.from, &base) {
+                (Elsewhere::Staged { staged, skip }, _) => {
+                    let read = staged.read(skip, buf).await;
                     read.map_err(WriteError::Staging)?;
                 }
-                Ok(len)
+                (Elsewhere::Base, Some(base)) => {
+                    base.read(at, buf).await?;
+                }
+                (Elsewhere::Sent | Elsewhere::Base, _) => return Err(WriteError::SentAway),
             }
         }
+        Ok(len)
     }
 
-    /// Sets the size: cuts, or adds zeros. Setting the size that it has changes nothing. Waits for
-    /// the base if part of it stays.
+    /// Sets the size: cuts, or adds zeros. Setting the size that it has changes nothing. Never waits.
     ///
     /// # Errors
-    /// As [`WriteError`]; the size is then as before.
-    pub async fn set_size(&self, size: u64) -> Result<(), WriteError> {
+    /// `TooLarge`; `NoRoom` without staging, if the cut goes through a part that only the store has. The
+    /// size is then as before.
+    pub fn set_size(&self, size: u64) -> Result<(), WriteError> {
         let inner = &self.inner;
         if size > inner.writer.limits.object_max {
             return Err(WriteError::TooLarge);
         }
-        let _pin = Pin::new(inner);
-        loop {
-            {
-                let mut state = inner.state.lock();
-                match &state.source {
-                    Source::Here => {
-                        inner.resize(&mut state, size);
-                        return Ok(());
-                    }
-                    Source::Away { size: here, .. } | Source::Coming { size: here, .. }
-                        if *here == size =>
-                    {
-                        return Ok(());
-                    }
-                    Source::Away { .. } if size == 0 => {
-                        state.source = Source::Here;
-                        inner.resize(&mut state, 0);
-                        return Ok(());
-                    }
-                    _ => {}
-                }
+        {
+            let mut state = inner.state.lock();
+            if size == state.layers.size() {
+                return Ok(());
             }
-            let arrived = inner.bring_base(size).await;
-            // Nothing of the base is wanted: a fetch for somebody else may fail.
-            if size > 0 {
-                arrived?;
+            if inner.is_tight() && state.would_break_sent(Extent::between(size, u64::MAX)) {
+                return Err(WriteError::no_room());
             }
+            state.resize(size);
         }
+        inner.writer.tidy();
+        Ok(())
     }
 
     /// Marks the file dirty without a write: its metadata changed and want to be published.

@@ -10,11 +10,13 @@
 //! would wait for anyway, and its bytes do not make the way to the disk and back. When parts take
 //! long, the other bytes go as well.
 //!
-//! A part of the share is set aside for reading staged bytes back when they are sent. Without it a
-//! full staging disk could stop the very uploads that would free it.
+//! A part of the share is set aside for bytes that are read to be sent: staged ones, and those of the
+//! base between them. Without it a full staging disk could stop the very uploads that would free it.
 //!
-//! Without staging the share is simply the bound: a file that cannot fit fails with ENOSPC at once,
-//! and a writer that waits for other files to be published gives up after a while.
+//! Without staging the share is the bound of what is not sent yet. A sequential writer's parts go to
+//! the store while it waits, and what the store has of them is given up here: a file of any size passes
+//! through. Whoever writes here and there, so that no part is ever full, gets "no room" at the write
+//! that does not fit, and so does a writer that waits too long for other files to be published.
 
 use std::io;
 use std::sync::Arc;
@@ -23,23 +25,23 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::buffer::{Meter, PAGE, Paid};
-use super::file::Inner;
-use super::pool::Pool;
+use super::buffer::{MemoryMeter, PAGE, PaidMemory};
+use super::file::WrittenFile;
+use super::pool::BufferPool;
 use super::{WriteError, Writer};
 use crate::budget::{Budget, Grant, Share};
 use crate::store::STORE_TIMEOUT;
 
 /// The memory of one mount's dirty bytes.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct DirtyMemory {
     share: Share,
     /// What one file may hold, in bytes.
     pub(crate) file_max: u64,
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) pool: Arc<BufferPool>,
     /// Above so many bytes in use the background frees some.
     high: u64,
-    /// For staged bytes on their way to the store, and the grant that pays for it.
+    /// For bytes that are read to be sent, and the grant that pays for it.
     pub(crate) readback: Share,
     _readback: Option<Grant>,
 }
@@ -47,15 +49,22 @@ pub(crate) struct Memory {
 /// No buffer is larger: an mmap of its own, and one kernel WRITE at its largest.
 const BUFFER_MAX: u64 = 1 << 20;
 
-impl Memory {
-    /// Over `share`, a quarter of it set aside if there is staging.
-    pub(crate) fn new(share: Share, staging: bool) -> Self {
-        let aside = (share.bound() / 4 / PAGE * PAGE).max(PAGE);
-        let grant = staging.then(|| share.try_take(aside)).flatten();
+impl DirtyMemory {
+    /// Over `share`, a quarter of it set aside if there is staging, else as much as one part of
+    /// `part_size` bytes wants.
+    pub(crate) fn new(share: Share, part_size: u64, staging: bool) -> Self {
+        let quarter = share.bound() / 4;
+        let wanted = if staging {
+            quarter
+        } else {
+            quarter.min(part_size)
+        };
+        let aside = (wanted / PAGE * PAGE).max(PAGE);
+        let grant = share.try_take(aside);
         let rest = share.bound() - grant.as_ref().map_or(0, |_| aside);
         Self {
             file_max: rest / 4 * 3,
-            pool: Pool::new((rest / 8 / PAGE * PAGE).clamp(PAGE, BUFFER_MAX)),
+            pool: BufferPool::new((rest / 8 / PAGE * PAGE).clamp(PAGE, BUFFER_MAX)),
             high: share.bound() - rest / 2,
             readback: Budget::new(aside).share(aside),
             _readback: grant,
@@ -64,17 +73,17 @@ impl Memory {
     }
 
     /// Whether a file that holds `meter` may have `bytes` more. One that holds nothing always may.
-    fn fits(&self, meter: &Meter, bytes: u64) -> bool {
+    fn fits(&self, meter: &MemoryMeter, bytes: u64) -> bool {
         meter.bytes() == 0 || meter.bytes() + bytes <= self.file_max
     }
 
     /// `bytes` for a file, if they are free.
-    pub(crate) fn take_now(&self, meter: &Arc<Meter>, bytes: u64) -> Option<Arc<Paid>> {
+    pub(crate) fn take_now(&self, meter: &Arc<MemoryMeter>, bytes: u64) -> Option<Arc<PaidMemory>> {
         if !self.fits(meter, bytes) {
             return None;
         }
         let grant = self.share.try_take(bytes)?;
-        Some(Paid::new(grant, bytes, meter.clone()))
+        Some(PaidMemory::new(grant, bytes, meter.clone()))
     }
 
     /// Whether the background should free some.
@@ -84,39 +93,40 @@ impl Memory {
 }
 
 /// Counts a writer that waits for memory.
-struct Waiting<'a>(&'a Writer);
+struct WaitingWriter<'a>(&'a Writer);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingWriter<'a> {
     fn new(writer: &'a Writer) -> Self {
         writer.waiting.fetch_add(1, Ordering::SeqCst);
         Self(writer)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingWriter<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Inner {
+impl WrittenFile {
     /// `bytes` of memory, when they are free. Waits for the staging disk, for publishes, for other
     /// uses of memory.
     ///
     /// # Errors
     /// `Staging` if the disk takes no more, or if there is none and waiting is hopeless.
-    pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Arc<Paid>, WriteError> {
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        bytes: u64,
+    ) -> Result<Arc<PaidMemory>, WriteError> {
         let writer = &self.writer;
         let mut failures = writer.spill_failures.subscribe();
-        let _waiting = Waiting::new(writer);
-        if writer.config.staging.is_some() {
-            // It will not move past the parts that it has filled before some of them are sent.
-            self.pause();
-        }
+        let _waiting = WaitingWriter::new(writer);
+        // It will not move past the parts that it has filled before some of them are sent.
+        self.pause();
         writer.free_memory();
         let hopeless = async {
             match writer.config.staging {
-                Some(_) => spill_failed(&mut failures).await,
+                Some(_) => WriteError::staging(spill_failed(&mut failures).await),
                 None => self.no_room(bytes).await,
             }
         };
@@ -133,29 +143,32 @@ impl Inner {
         };
         tokio::select! {
             biased;
-            grant = granted => Ok(Paid::new(grant, bytes, self.meter.clone())),
-            error = hopeless => Err(WriteError::Staging(error)),
+            grant = granted => Ok(PaidMemory::new(grant, bytes, self.meter.clone())),
+            error = hopeless => Err(error),
         }
     }
 
-    /// Ends when waiting for memory without staging makes no sense.
-    async fn no_room(&self, bytes: u64) -> io::Error {
-        let patience = tokio::time::sleep(STORE_TIMEOUT);
-        tokio::pin!(patience);
+    /// Ends when waiting for memory without staging makes no sense: nothing of this file is on its way to
+    /// the store, or for long nothing has arrived there.
+    async fn no_room(&self, bytes: u64) -> WriteError {
         loop {
             let progress = self.writer.progress.notified();
-            tokio::pin!(progress);
+            let moved = self.writer.sends_moved.notified();
+            tokio::pin!(progress, moved);
             progress.as_mut().enable();
+            moved.as_mut().enable();
             let own = !self.writer.memory.fits(&self.meter, bytes);
-            if own && !self.state.lock().is_sending() {
+            let sending = self.state.lock().is_sending();
+            if own && !sending && self.give_up_sent(bytes) == 0 {
                 break;
             }
             tokio::select! {
                 () = progress => {}
-                () = &mut patience => break,
+                () = moved => {}
+                () = tokio::time::sleep(STORE_TIMEOUT) => break,
             }
         }
-        io::Error::from_raw_os_error(libc::ENOSPC)
+        WriteError::no_room()
     }
 }
 
@@ -216,15 +229,20 @@ impl Writer {
             }
         }
         while self.wants_memory() {
+            let mut reclaimed = false;
             for file in self.files() {
-                file.state.lock().reclaim();
+                reclaimed |= file.state.lock().reclaim();
             }
             self.progress.notify_waiters();
+            if reclaimed {
+                // Whoever waits takes it before anything else is given up.
+                tokio::task::yield_now().await;
+            }
             if !self.wants_memory() {
                 return;
             }
             if self.config.staging.is_none() {
-                if self.shed().await {
+                if self.give_up_sent() > 0 || self.shed().await {
                     continue;
                 }
                 return;
@@ -246,6 +264,15 @@ impl Writer {
         }
     }
 
+    /// Gives up bytes of parts that the store has, of the file that holds most and has some. Gives
+    /// how many.
+    fn give_up_sent(&self) -> u64 {
+        let mut files = self.files();
+        files.sort_by_key(|file| std::cmp::Reverse(file.meter.bytes()));
+        let mut given_up = files.iter().map(|file| file.give_up_sent(SPILL));
+        given_up.find(|bytes| *bytes > 0).unwrap_or(0)
+    }
+
     /// Gives up published bytes that wait for a disk that is behind, if a writer waits for memory. Whether
     /// the disk went on or some were given up.
     async fn shed(&self) -> bool {
@@ -259,7 +286,7 @@ impl Writer {
         tokio::pin!(moved);
         moved.as_mut().enable();
         let ended = self.sends_ended.load(Ordering::Relaxed);
-        let on_its_way = |file: &Arc<Inner>| file.state.lock().has_part_on_its_way();
+        let on_its_way = |file: &Arc<WrittenFile>| file.state.lock().has_part_on_its_way();
         let stalled = self.sends_stalled_at.load(Ordering::Relaxed) == ended;
         if stalled || !self.files().iter().any(on_its_way) {
             return false;

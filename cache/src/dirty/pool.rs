@@ -18,7 +18,7 @@ const IDLE_MAX: usize = 10;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct BufferPool {
     /// The size of these buffers, and of the largest one that a file may have, in bytes.
     pub(crate) buffer_max: u64,
     idle: Mutex<Vec<BytesMut>>,
@@ -27,7 +27,7 @@ pub(crate) struct Pool {
 /// A full buffer on loan.
 struct Loan {
     bytes: BytesMut,
-    pool: Weak<Pool>,
+    pool: Weak<BufferPool>,
 }
 
 impl AsRef<[u8]> for Loan {
@@ -50,7 +50,7 @@ impl Drop for Loan {
     }
 }
 
-impl Pool {
+impl BufferPool {
     /// Of buffers of `buffer_max` bytes.
     pub(crate) fn new(buffer_max: u64) -> Arc<Self> {
         Arc::new(Self {
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_full_buffer_comes_back_with_its_last_slice_and_a_partial_one_does_not() {
-        let pool = Pool::new(4096);
+        let pool = BufferPool::new(4096);
         let mut bytes = pool.take(4096);
         bytes.extend_from_slice(&[1; 4096]);
         let at = bytes.as_ptr();

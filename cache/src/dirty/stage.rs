@@ -1,7 +1,7 @@
 //! The staged bytes of one file: where in its staging file the next ones go, which are alive, which
 //! are garbage.
 //!
-//! Room is given out by appending and never reused before it was punched, so a sealed version and a
+//! TailRoom is given out by appending and never reused before it was punched, so a sealed version and a
 //! reader find their bytes unchanged however much is written after. [`Staged`] owns its room: the
 //! last one that goes queues it as garbage. Only the spill task writes and sweeps, one at a time, so
 //! a sweep that finds nothing alive may begin the file anew.
@@ -19,7 +19,7 @@ use crate::extent::Extent;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct StagingRoom {
     file: StagingFile,
     /// Where the next bytes go; a multiple of the page, so that punching frees whole blocks.
     next: AtomicU64,
@@ -31,11 +31,11 @@ pub(crate) struct Stage {
 /// Bytes in a staging file. Their room is freed with it.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    stage: Arc<Stage>,
+    stage: Arc<StagingRoom>,
     extent: Extent,
 }
 
-impl Stage {
+impl StagingRoom {
     /// Over an empty staging file.
     pub(crate) fn new(file: StagingFile) -> Arc<Self> {
         Arc::new(Self {

@@ -1,6 +1,6 @@
-//! What is true of one dirty file, under one lock: its bytes, where its base is, what was changed
-//! since which publish, and what of it the store has already. Pure but for the clock: whoever holds
-//! the lock decides here and waits elsewhere.
+//! What is true of one dirty file, under one lock: its bytes, what was changed since which publish,
+//! and what of it the store has already. Pure but for the clock: whoever holds the lock decides here
+//! and waits elsewhere.
 //!
 //! Changes are counted. A publish seals the file at a count; the file is dirty while its count is
 //! past the published one. So "clean" is exact, whatever was written meanwhile.
@@ -10,102 +10,88 @@
 //!                                └── failed: stays dirty, the parts sent stay usable
 //! ```
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::watch;
-
-use super::content::{Content, Version};
-use super::{Base, Published, WriteError};
+use super::buffer::WriteBuffer;
+use super::layers::{BaseLayer, Layers, SealedLayers};
+use super::{Base, Published};
 use crate::extent::Extent;
 use crate::object::{Key, ObjectId};
+use crate::parts::early::EarlyParts;
+use crate::parts::upload::MultipartUpload;
 use crate::store::{Condition, Metadata};
-use crate::upload::parts::{Early, Upload};
-
-/// Where the bytes of the base are that nobody overwrote.
-#[derive(Debug)]
-pub(crate) enum Source {
-    /// All that belongs to the file is in its content.
-    Here,
-    /// In the store; the content is empty.
-    Away { id: ObjectId, size: u64 },
-    /// On their way; the content is not to be looked at yet.
-    Coming {
-        id: ObjectId,
-        size: u64,
-        done: watch::Receiver<Arrival>,
-    },
-}
-
-/// How a fetch of the base ended; `None` while it goes on.
-pub(crate) type Arrival = Option<Result<(), std::sync::Arc<WriteError>>>;
 
 /// A version on its way to the store.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     /// What is sent.
-    pub(crate) version: Version,
+    pub(crate) version: SealedLayers,
     /// When the oldest change in it was made that is not published.
     since: Option<SystemTime>,
+    /// The last change that was in the base when it was sealed.
+    pub(crate) published: u64,
     /// What was dirtied after it was sealed, from the first to the last byte.
     late: Option<Extent>,
+    /// The smallest size that the file had since.
+    cut: u64,
 }
 
 /// A version that may have reached the store: its publish failed without a clear answer.
 #[derive(Debug, Clone)]
-pub(crate) struct Attempt {
+pub(crate) struct UnclearPublish {
     /// What was sent.
-    pub(crate) version: Version,
+    pub(crate) version: SealedLayers,
     /// The count of changes in it.
     pub(crate) changes: u64,
     /// What was sent beside it.
     pub(crate) metadata: Metadata,
+    /// Of how many parts it was to be made; 0 for one request.
+    pub(crate) parts: usize,
+    /// The smallest size that the file had since.
+    pub(crate) cut: u64,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct FileState {
     pub(crate) key: Key,
     /// What the next publish asks for.
     pub(crate) condition: Condition,
-    pub(crate) source: Source,
-    pub(crate) content: Content,
+    pub(crate) layers: Layers,
     changes: u64,
     published: u64,
     /// When the oldest unpublished change was made, if it is not in `sealed`.
     dirty_since: Option<SystemTime>,
     pub(crate) sealed: Option<Sealed>,
-    pub(crate) attempt: Option<Attempt>,
-    pub(crate) upload: Option<Upload>,
-    pub(crate) early: Early,
+    pub(crate) unclear: Option<UnclearPublish>,
+    pub(crate) upload: Option<MultipartUpload>,
+    pub(crate) early: EarlyParts,
     /// What an upload that begins early is created with.
     pub(crate) metadata: Metadata,
     pub(crate) last: Option<Published>,
-    /// The version in the store that a clean content equals.
-    pub(crate) here: Option<ObjectId>,
     /// Nobody wants it published any more.
     pub(crate) orphan: bool,
     /// Writers at work, and holders: the content must not go away under them.
     pub(crate) pins: u32,
 }
 
-impl State {
+impl FileState {
     /// A file over `base`; dirty unless it keeps the base.
     pub(crate) fn new(key: Key, base: Base) -> Self {
         let mut state = Self {
             key,
             condition: Condition::Absent,
-            source: Source::Here,
-            content: Content::default(),
+            layers: Layers::default(),
             changes: 0,
             published: 0,
             dirty_since: None,
             sealed: None,
-            attempt: None,
+            unclear: None,
             upload: None,
-            early: Early::default(),
+            early: EarlyParts::default(),
             metadata: Metadata::default(),
             last: None,
-            here: None,
             orphan: false,
             pins: 0,
         };
@@ -117,8 +103,8 @@ impl State {
             }
             Base::Keep { id, size } => {
                 state.condition = Condition::Matches(id.etag.clone());
-                state.content.clear(size);
-                state.source = Source::Away { id, size };
+                let kept = size;
+                state.layers.set_base(BaseLayer { id, size, kept }, size);
             }
         }
         state
@@ -160,12 +146,72 @@ impl State {
 
     /// The end of the last part that the store has or is being sent; 0 if there is none.
     pub(crate) fn sent_until(&self) -> u64 {
-        self.upload.as_ref().map_or(0, Upload::reached)
+        self.upload.as_ref().map_or(0, MultipartUpload::reached)
     }
 
     /// Whether a part is on its way to the store.
     pub(crate) fn has_part_on_its_way(&self) -> bool {
-        self.upload.as_ref().is_some_and(Upload::is_busy)
+        self.upload.as_ref().is_some_and(MultipartUpload::is_busy)
+    }
+
+    /// The number of the next change.
+    pub(crate) fn next_change(&self) -> u64 {
+        self.changes + 1
+    }
+
+    /// Sets the size: what is cut is gone, what is added is zeros.
+    pub(crate) fn resize(&mut self, size: u64) {
+        let before = self.layers.size();
+        self.layers.set_size(size);
+        self.early.cut(size);
+        if let Some(sealed) = &mut self.sealed {
+            sealed.cut = sealed.cut.min(size);
+        }
+        if let Some(unclear) = &mut self.unclear {
+            unclear.cut = unclear.cut.min(size);
+        }
+        self.dirtied(if size < before {
+            Extent::between(size, u64::MAX)
+        } else {
+            Extent::between(before, size)
+        });
+    }
+
+    /// Whether a change of `extent` would have a part sent again of which this side has not all bytes
+    /// any more. Without its parts from `extent`'s start on the file may lose them all.
+    pub(crate) fn would_break_sent(&self, extent: Extent) -> bool {
+        let upload = self.upload.as_ref();
+        let touched = upload.and_then(|upload| upload.touched(extent));
+        touched.is_some_and(|touched| {
+            let cut_away = extent.contains(touched) && extent.end() == u64::MAX;
+            !cut_away && self.layers.is_sent_away(touched)
+        })
+    }
+
+    /// Buffers of which the store has all bytes in parts, up to some bytes of them. None while a publish
+    /// is under way: its parts may be those of an older version.
+    pub(crate) fn sent_buffers(&self, bytes: u64) -> Vec<Arc<WriteBuffer>> {
+        match &self.upload {
+            Some(upload) if self.sealed.is_none() => self
+                .layers
+                .sent_buffers(bytes, |extent| upload.holds(extent)),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The smallest size that the file had since it was sealed.
+    pub(crate) fn cut_since_seal(&self) -> u64 {
+        self.sealed.as_ref().map_or(u64::MAX, |sealed| sealed.cut)
+    }
+
+    /// Whether bytes were given up that an upload had, and the upload is no more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.upload.is_none() && self.layers.is_sent_away(Extent::new(0, u64::MAX))
+    }
+
+    /// Whether the store has the file's bytes, and a publish has to bring metadata only.
+    pub(crate) fn is_its_base(&self) -> bool {
+        self.layers.is_its_base(self.published)
     }
 
     /// The count of changes.
@@ -188,15 +234,17 @@ impl State {
     pub(crate) fn seal(&mut self) {
         debug_assert!(self.sealed.is_none());
         self.sealed = Some(Sealed {
-            version: self.content.seal(),
+            version: self.layers.seal(),
             since: self.dirty_since.take(),
+            published: self.published,
             late: None,
+            cut: u64::MAX,
         });
     }
 
     /// The sealed version did not get published: it is dirty as before, and parts that were
     /// dirtied since are to be sent again.
-    pub(crate) fn unseal(&mut self) -> Option<Version> {
+    pub(crate) fn unseal(&mut self) -> Option<SealedLayers> {
         let sealed = self.sealed.take()?;
         self.dirty_since = sealed.since.or(self.dirty_since);
         if let (Some(upload), Some(late)) = (&mut self.upload, sealed.late) {
@@ -205,10 +253,39 @@ impl State {
         Some(sealed.version)
     }
 
-    /// Changes up to the count `changes` are in the store as `id`, which is the base from now on.
-    /// Gives the sealed version.
-    pub(crate) fn published(&mut self, id: ObjectId, size: u64, changes: u64) -> Option<Version> {
-        let sealed = self.sealed.take();
+    /// The sealed version is in the store as `id`, which is the base from now on. Gives it back.
+    pub(crate) fn published_sealed(&mut self, id: ObjectId, changes: u64) -> Option<SealedLayers> {
+        let sealed = self.sealed.take()?;
+        let size = sealed.version.size;
+        self.rebase(id.clone(), size, sealed.cut);
+        self.published(id, size, changes);
+        Some(sealed.version)
+    }
+
+    /// A publish without a clear answer has made `id` after all: it is the base from now on.
+    pub(crate) fn published_unclear(&mut self, id: ObjectId) {
+        if let Some(unclear) = self.unclear.take() {
+            let size = unclear.version.size;
+            self.rebase(id.clone(), size, unclear.cut);
+            self.published(id, size, unclear.changes);
+        }
+    }
+
+    /// The base is in the store once more, as `id`, with other metadata.
+    pub(crate) fn published_metadata(&mut self, id: ObjectId, changes: u64) {
+        self.layers.move_base(id.clone());
+        let size = self.layers.base().map_or(0, |base| base.size);
+        self.published(id, size, changes);
+    }
+
+    /// What is in the store as `id` lies below what was written since, as far as it was not cut.
+    fn rebase(&mut self, id: ObjectId, size: u64, cut: u64) {
+        let kept = size.min(cut);
+        let whole = self.layers.size();
+        self.layers.set_base(BaseLayer { id, size, kept }, whole);
+    }
+
+    fn published(&mut self, id: ObjectId, size: u64, changes: u64) {
         self.published = changes;
         if self.changes == changes {
             self.dirty_since = None;
@@ -216,62 +293,39 @@ impl State {
             self.dirty_since = Some(SystemTime::now());
         }
         self.condition = Condition::Matches(id.etag.clone());
-        self.here = Some(id.clone());
         self.last = Some(Published {
             id,
             size,
             modified: SystemTime::now(),
             clean: self.changes == changes,
         });
-        self.attempt = None;
+        self.unclear = None;
         self.early.published();
-        sealed.map(|sealed| sealed.version)
+        self.layers.drop_sent();
     }
 
-    /// The next publish goes under `key` over `base`.
+    /// The next publish goes under `key` and asks for `base`. What the file keeps of the version that
+    /// it went over stays in the store as that, or with [`Base::Keep`] as the version named there.
     pub(crate) fn retarget(&mut self, key: Key, base: Base) {
         self.key = key;
-        self.attempt = None;
-        self.here = None;
-        let clean = self.changes == self.published;
+        self.unclear = None;
         match base {
             Base::Absent => self.condition = Condition::Absent,
             Base::Replace { etag } => self.condition = Condition::Matches(etag),
-            Base::Keep {
-                id: base,
-                size: len,
-            } => {
-                self.condition = Condition::Matches(base.etag.clone());
-                match &mut self.source {
-                    Source::Away { id, size } | Source::Coming { id, size, .. } => {
-                        *id = base.clone();
-                        *size = len;
-                    }
-                    Source::Here => {}
-                }
-                self.here = Some(base);
+            Base::Keep { id, .. } => {
+                self.condition = Condition::Matches(id.etag.clone());
+                self.layers.move_base(id);
                 return;
             }
         }
-        if clean {
+        if self.changes == self.published {
             self.change();
         }
     }
 
-    /// Gives up the bytes of a clean file, which the store has too. Whether there were any.
+    /// Gives up bytes that the base has too. Whether there were any.
     pub(crate) fn reclaim(&mut self) -> bool {
-        let spare = matches!(self.source, Source::Here)
-            && self.changes == self.published
-            && !self.orphan
-            && self.pins == 0
-            && self.sealed.is_none()
-            && self.content.covered() > 0;
-        let Some(id) = self.here.clone().filter(|_| spare) else {
-            return false;
-        };
-        let size = self.content.size();
-        self.content.clear(size);
-        self.source = Source::Away { id, size };
-        true
+        let is_spare = !self.orphan && self.pins == 0 && self.sealed.is_none();
+        is_spare && self.layers.drop_published(self.published)
     }
 }

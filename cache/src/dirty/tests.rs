@@ -25,7 +25,7 @@ const PART: u64 = 4 * KIB;
 
 const STAGING: &str = "/staging";
 
-const LIMITS: Limits = Limits {
+const LIMITS: StoreLimits = StoreLimits {
     part_min: KIB,
     part_max: 1 << 30,
     parts_max: 10_000,
@@ -62,6 +62,7 @@ impl Default for Setup {
 impl Setup {
     fn build(self) -> World {
         let store = MemoryStore::new();
+        store.set_part_min(LIMITS.part_min);
         let share = Budget::new(2 * self.memory).share(self.memory);
         let disk = Arc::new(SimDisk::new(0));
         let staging = Staging::new(STAGING, disk.clone());
@@ -141,13 +142,13 @@ fn kind(error: &WriteError) -> Option<StoreErrorKind> {
 }
 
 fn is_full(error: &WriteError) -> bool {
-    matches!(error, WriteError::Staging(error) if error.raw_os_error() == Some(libc::ENOSPC))
+    matches!(error, WriteError::NoRoom(_))
 }
 
 /// The log line said that there was no room, and not what makes some.
 #[test]
 fn an_error_without_room_names_what_makes_room() {
-    let words = |errno| WriteError::Staging(std::io::Error::from_raw_os_error(errno)).to_string();
+    let words = |errno| WriteError::staging(std::io::Error::from_raw_os_error(errno)).to_string();
     for flag in ["--cache-dir", "--cache-size 0", "--memory"] {
         assert!(words(libc::ENOSPC).contains(flag), "{flag}");
     }

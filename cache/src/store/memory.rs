@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -154,6 +154,8 @@ pub struct MemoryStore {
     gets: Mutex<Vec<(Extent, Lane)>>,
     trickle: Mutex<Option<Trickle>>,
     handed: Arc<Handed>,
+    /// The smallest part but for the last that a completion takes, in bytes.
+    part_min: AtomicU64,
 }
 
 impl MemoryStore {
@@ -165,6 +167,7 @@ impl MemoryStore {
             gets: Mutex::default(),
             trickle: Mutex::default(),
             handed: Arc::default(),
+            part_min: AtomicU64::new(0),
         })
     }
 
@@ -185,6 +188,11 @@ impl MemoryStore {
         let trickle = Trickle(Arc::new(watch::Sender::new(0)));
         *self.trickle.lock() = Some(trickle.clone());
         trickle
+    }
+
+    /// Completions refuse parts below so many bytes, but for the last, as S3 does.
+    pub fn set_part_min(&self, bytes: u64) {
+        self.part_min.store(bytes, Ordering::Relaxed);
     }
 
     /// How many bytes of bodies somebody holds, now and at most so far.
@@ -602,6 +610,10 @@ impl ObjectStore for MemoryStore {
                 }
                 if index > 0 && parts[index - 1].number >= part.number {
                     return refuse("InvalidPartOrder");
+                }
+                let small = (bytes.len() as u64) < self.part_min.load(Ordering::Relaxed);
+                if small && index + 1 < parts.len() {
+                    return refuse("EntityTooSmall");
                 }
                 body.push(bytes.clone());
             }

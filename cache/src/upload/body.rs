@@ -1,39 +1,49 @@
-//! The bytes of a request to the store: slices of the buffers that hold them, zeros for holes, and
-//! what was staged, read back into memory that is set aside for it. Nothing is copied that is in
-//! memory already. A part that is larger than what is set aside is read back while it is sent.
+//! The bytes of a request to the store: slices of the buffers that hold them, zeros for holes, and what
+//! is read for it, into memory that is set aside for that: staged bytes, and those of the base that lie
+//! between changed ones. Nothing is copied that is in memory already. A part that is larger than what is
+//! set aside is read while it is sent.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::budget::Grant;
-use crate::dirty::WriteError;
-use crate::dirty::buffer::{Found, Paid};
-use crate::dirty::file::Inner;
-use crate::extent::Extent;
-use crate::store::{Later, PartBytes};
+use crate::budget::{Grant, Share};
+use crate::dirty::base::BaseReader;
+use crate::dirty::buffer::{PaidMemory, PieceBytes};
+use crate::dirty::file::WrittenFile;
+use crate::dirty::{WriteError, Writer};
+use crate::extent::{Extent, Slice};
+use crate::object::ObjectId;
+use crate::store::{Lane, Later, PartBytes, StoreError, StoreErrorKind, StoreResult};
+
+/// Gaps of the base that are so close are fetched by one request, with what lies between them: that is
+/// sooner there than the answer to a second request.
+const GAPS_NEAR: u64 = 256 << 10;
+
+/// Of a part that is read while it is sent, so much at a time.
+const DEFERRED_STEP: u64 = 1 << 20;
 
 /// A body, and the memory that it keeps in use while it is sent.
 #[derive(Debug, Default)]
-pub(crate) struct Payload {
+pub(crate) struct RequestBody {
     /// In order, without gaps.
     pub(crate) bytes: Vec<Bytes>,
     /// In bytes.
     pub(crate) len: u64,
-    held: Held,
+    memory: BodyMemory,
 }
 
 /// The body of a part.
 #[derive(Debug)]
-pub(crate) struct PartPayload {
+pub(crate) struct PartBody {
     /// In order, without gaps.
     pub(crate) pieces: Vec<PartBytes>,
     /// In bytes.
     pub(crate) len: u64,
-    _held: Held,
+    _memory: BodyMemory,
 }
 
-/// Staged bytes that were read back, and the memory that they take.
+/// Bytes that were read to be sent, and the memory that they take.
 struct ReadBack {
     bytes: Bytes,
     _grant: Grant,
@@ -47,10 +57,13 @@ impl AsRef<[u8]> for ReadBack {
 
 /// Memory that goes back when this is dropped.
 #[derive(Debug, Default)]
-struct Held {
-    paid: Vec<Arc<Paid>>,
+struct BodyMemory {
+    paid: Vec<Arc<PaidMemory>>,
     readback: Option<Grant>,
 }
+
+/// Where each extent of a body comes from.
+type Origins = Vec<(Extent, PieceBytes)>;
 
 /// Holes are sent as slices of this. It is never written, so it takes no memory of its own.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
@@ -63,100 +76,179 @@ fn push_zeros(bytes: &mut Vec<Bytes>, mut len: u64) {
     }
 }
 
-impl Inner {
-    /// The body that `found` makes. Waits for memory to read back what is staged, and for the disk.
+/// How many bytes have to be read before `found` can be sent, from the staging file and from the base.
+pub(super) fn bytes_to_read(found: &[(Extent, PieceBytes)]) -> u64 {
+    let staged = found.iter().map(|(extent, found)| match found {
+        PieceBytes::Staged { .. } => extent.len,
+        _ => 0,
+    });
+    let gaps = base_gaps(found);
+    staged.sum::<u64>() + gaps.iter().map(|(gap, _)| gap.len).sum::<u64>()
+}
+
+/// The extents of the base that are to be fetched, those that are near each other as one.
+fn base_gaps(found: &[(Extent, PieceBytes)]) -> Vec<(Extent, &ObjectId)> {
+    let mut gaps: Vec<(Extent, &ObjectId)> = Vec::new();
+    for (extent, found) in found {
+        let PieceBytes::Base(id) = found else {
+            continue;
+        };
+        match gaps.last_mut() {
+            Some((gap, _)) if extent.offset - gap.end() <= GAPS_NEAR => {
+                *gap = Extent::between(gap.offset, extent.end());
+            }
+            _ => gaps.push((*extent, id)),
+        }
+    }
+    gaps
+}
+
+/// All of `extent` of the base `id`. Waits for the disk and the store.
+async fn read_base(writer: &Writer, id: &ObjectId, extent: Extent) -> Result<Bytes, WriteError> {
+    let mut all = BytesMut::with_capacity(extent.len as usize);
+    let mut reader = BaseReader::new(writer, id, extent, Lane::Upload);
+    while let Some(bytes) = reader.chunk().await? {
+        all.extend_from_slice(&bytes);
+    }
+    writer.count_refetched(extent.len);
+    Ok(all.freeze())
+}
+
+impl WrittenFile {
+    /// The body that `found` makes. Waits for memory to read what is not in memory, for the disk, and
+    /// for the store that has the base.
     ///
     /// # Errors
-    /// `Staging` if the disk fails.
-    pub(crate) async fn payload(
-        &self,
-        found: Vec<(Extent, Option<Found>)>,
-    ) -> Result<Payload, WriteError> {
-        let staged = staged_bytes(&found);
-        let mut payload = Payload::default();
-        if staged > 0 {
-            payload.held.readback = Some(self.writer.memory.readback.take(staged).await);
+    /// `Staging` if the disk fails; the store's, `Changed` if the base is gone; `Lost`.
+    pub(crate) async fn request_body(&self, found: Origins) -> Result<RequestBody, WriteError> {
+        let writer = &self.writer;
+        let mut body = RequestBody::default();
+        let to_read = bytes_to_read(&found);
+        if to_read > 0 {
+            body.memory.readback = Some(writer.memory.readback.take(to_read).await);
+        }
+        let mut gaps = Vec::new();
+        for (gap, id) in base_gaps(&found) {
+            gaps.push((gap, read_base(writer, id, gap).await?));
         }
         for (extent, found) in found {
-            payload.len += extent.len;
+            body.len += extent.len;
             match found {
-                None => push_zeros(&mut payload.bytes, extent.len),
-                Some(Found::Memory { bytes, paid }) => {
-                    payload.bytes.push(bytes);
-                    payload.held.paid.push(paid);
+                PieceBytes::Zeros => push_zeros(&mut body.bytes, extent.len),
+                PieceBytes::Memory { bytes, paid } => {
+                    body.bytes.push(bytes);
+                    body.memory.paid.push(paid);
                 }
-                Some(Found::Staged { staged, skip }) => {
+                PieceBytes::Staged { staged, skip } => {
                     let read = staged.read_bytes(skip, extent.len as usize).await;
-                    payload.bytes.push(read.map_err(WriteError::Staging)?);
+                    body.bytes.push(read.map_err(WriteError::Staging)?);
                 }
+                PieceBytes::Base(_) => {
+                    let gap = gaps.iter().find(|(gap, _)| gap.contains(extent));
+                    let (gap, bytes) = gap.expect("every extent of the base is in a gap");
+                    let skip = extent.offset - gap.offset;
+                    body.bytes.push(Slice::slice(bytes, skip, extent.len));
+                }
+                PieceBytes::Sent => return Err(WriteError::Lost),
             }
         }
-        Ok(payload)
+        Ok(body)
     }
 
-    /// The body of a part that `found` makes. If more of it is staged than is set aside to read
-    /// back, as of the large parts at the end of a huge object, that is read while it is sent.
-    /// Waits as [`Inner::payload`].
+    /// The body of a part that `found` makes. If more of it is to be read than is set aside for that, as
+    /// of the large parts at the end of a huge object, it is read while it is sent. Waits as
+    /// [`WrittenFile::request_body`].
     ///
     /// # Errors
-    /// `Staging` if the disk fails.
-    pub(crate) async fn part_payload(
-        &self,
-        found: Vec<(Extent, Option<Found>)>,
-    ) -> Result<PartPayload, WriteError> {
+    /// As [`WrittenFile::request_body`].
+    pub(crate) async fn part_body(
+        self: &Arc<Self>,
+        found: Origins,
+    ) -> Result<PartBody, WriteError> {
         let readback = &self.writer.memory.readback;
-        if staged_bytes(&found) <= readback.bound() {
-            let payload = self.payload(found).await?;
-            return Ok(PartPayload {
-                pieces: payload.bytes.into_iter().map(PartBytes::Here).collect(),
-                len: payload.len,
-                _held: payload.held,
+        if bytes_to_read(&found) <= readback.bound() {
+            let body = self.request_body(found).await?;
+            return Ok(PartBody {
+                pieces: body.bytes.into_iter().map(PartBytes::Here).collect(),
+                len: body.len,
+                _memory: body.memory,
             });
         }
-        let mut pieces = Vec::new();
-        let mut len = 0;
-        let mut held = Held::default();
+        let mut part = PartBody {
+            pieces: Vec::new(),
+            len: 0,
+            _memory: BodyMemory::default(),
+        };
         for (extent, found) in found {
-            len += extent.len;
+            part.len += extent.len;
             match found {
-                None => {
+                PieceBytes::Zeros => {
                     let mut zeros = Vec::new();
                     push_zeros(&mut zeros, extent.len);
-                    pieces.extend(zeros.into_iter().map(PartBytes::Here));
+                    part.pieces.extend(zeros.into_iter().map(PartBytes::Here));
                 }
-                Some(Found::Memory { bytes, paid }) => {
-                    pieces.push(PartBytes::Here(bytes));
-                    held.paid.push(paid);
+                PieceBytes::Memory { bytes, paid } => {
+                    part.pieces.push(PartBytes::Here(bytes));
+                    part._memory.paid.push(paid);
                 }
-                Some(Found::Staged { staged, skip }) => {
-                    let (len, readback) = (extent.len, readback.clone());
-                    let later = Later::new(len, move || {
-                        let (staged, readback) = (staged.clone(), readback.clone());
-                        Box::pin(async move {
-                            let grant = readback.take(len).await;
-                            let bytes = staged.read_bytes(skip, len as usize).await?;
-                            Ok(Bytes::from_owner(ReadBack {
-                                bytes,
-                                _grant: grant,
-                            }))
-                        })
-                    });
-                    pieces.push(PartBytes::Later(later));
+                PieceBytes::Staged { .. } | PieceBytes::Base(_) => {
+                    part.pieces.extend(self.deferred(extent, &found));
                 }
+                PieceBytes::Sent => return Err(WriteError::Lost),
             }
         }
-        Ok(PartPayload {
-            pieces,
-            len,
-            _held: held,
-        })
+        Ok(part)
+    }
+
+    /// The bytes at `extent` of a file, which are read when their turn to be sent comes.
+    fn deferred(self: &Arc<Self>, extent: Extent, found: &PieceBytes) -> Vec<PartBytes> {
+        let step = DEFERRED_STEP.min(self.writer.memory.readback.bound());
+        let starts = (extent.offset..extent.end()).step_by(step as usize);
+        let pieces = starts.map(|start| {
+            let here = Extent::between(start, extent.end().min(start + step));
+            let found = match found {
+                PieceBytes::Staged { staged, skip } => PieceBytes::Staged {
+                    staged: staged.clone(),
+                    skip: skip + (start - extent.offset),
+                },
+                other => other.clone(),
+            };
+            let file = self.clone();
+            PartBytes::Later(Later::new(here.len, move || {
+                let (file, found) = (file.clone(), found.clone());
+                Box::pin(async move { file.read_deferred(here, &found).await })
+            }))
+        });
+        pieces.collect()
+    }
+
+    async fn read_deferred(&self, extent: Extent, found: &PieceBytes) -> StoreResult<Bytes> {
+        let readback: &Share = &self.writer.memory.readback;
+        let grant = readback.take(extent.len).await;
+        let bytes = match found {
+            PieceBytes::Staged { staged, skip } => {
+                let read = staged.read_bytes(*skip, extent.len as usize).await;
+                read.map_err(|error| StoreError {
+                    source: Some(error.into()),
+                    ..unreadable("staged bytes cannot be read to be sent")
+                })?
+            }
+            PieceBytes::Base(id) => match read_base(&self.writer, id, extent).await {
+                Ok(bytes) => bytes,
+                Err(WriteError::Store(error)) => return Err(error),
+                Err(error) => return Err(unreadable(&error.to_string())),
+            },
+            PieceBytes::Memory { .. } | PieceBytes::Zeros | PieceBytes::Sent => {
+                return Err(unreadable("bytes that need no reading were put off"));
+            }
+        };
+        Ok(Bytes::from_owner(ReadBack {
+            bytes,
+            _grant: grant,
+        }))
     }
 }
 
-fn staged_bytes(found: &[(Extent, Option<Found>)]) -> u64 {
-    let staged = found.iter().map(|(extent, found)| match found {
-        Some(Found::Staged { .. }) => extent.len,
-        _ => 0,
-    });
-    staged.sum()
+fn unreadable(why: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Broken, why)
 }

@@ -8,7 +8,7 @@
 //! more than one early upload of the file. A writer that says that it pauses ([`DirtyFile::pause`])
 //! has its full parts sent without moving past them. Nothing of this makes the object visible.
 //!
-//! Early sending never fails a write: when the store refuses something it stops, and the publish
+//! EarlyParts sending never fails a write: when the store refuses something it stops, and the publish
 //! tries again and reports.
 
 use std::sync::Arc;
@@ -17,31 +17,31 @@ use std::sync::atomic::Ordering;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::parts::{Claim, Upload};
-use super::{Ladder, parts};
-use crate::dirty::file::Inner;
-use crate::dirty::state::State;
+use crate::dirty::file::WrittenFile;
+use crate::dirty::state::FileState;
 use crate::dirty::{DirtyFile, WriteError};
 use crate::extent::Extent;
 use crate::object::Key;
+use crate::parts::PartLayout;
+use crate::parts::upload::{MultipartUpload, PartClaim};
 use crate::store::{Metadata, Part, StoreErrorKind, UploadId};
 
-impl State {
+impl FileState {
     /// Notes a write for early sending. Whether there is a part to send now.
-    pub(crate) fn wrote(&mut self, extent: Extent, ladder: &Ladder) -> bool {
-        self.early.wrote(extent, ladder.first_size());
-        self.early_part(ladder).is_some()
+    pub(crate) fn wrote(&mut self, extent: Extent, layout: &PartLayout) -> bool {
+        self.early.wrote(extent, layout.first_size());
+        self.early_part(layout).is_some()
     }
 
-    /// The next part to send early, if there is one. `ladder` is that of an upload not yet begun.
-    fn early_part(&mut self, ladder: &Ladder) -> Option<(u32, Extent)> {
+    /// The next part to send early, if there is one. `layout` is that of an upload not yet begun.
+    fn early_part(&mut self, layout: &PartLayout) -> Option<(u32, Extent)> {
         if self.orphan || self.sealed.is_some() {
             return None;
         }
-        let ladder = self.upload.as_ref().map_or(*ladder, |upload| upload.ladder);
+        let layout = self.upload.as_ref().map_or(*layout, |upload| upload.layout);
         loop {
-            let (number, part) = self.early.candidate(&ladder)?;
-            if self.content.covers(part) {
+            let (number, part) = self.early.candidate(&layout)?;
+            if self.layers.covers(part) {
                 return Some((number, part));
             }
             // A hole, or a write that is late: the publish will send it.
@@ -52,11 +52,11 @@ impl State {
     /// Asks for the next part to send early, and notes it as on its way.
     fn claim_early(&mut self) -> Option<(UploadId, Key, u32, Extent)> {
         loop {
-            let ladder = self.upload.as_ref()?.ladder;
-            let (number, part) = self.early_part(&ladder)?;
+            let layout = self.upload.as_ref()?.layout;
+            let (number, part) = self.early_part(&layout)?;
             self.early.proposed(number);
             let upload = self.upload.as_mut()?;
-            if upload.claim(number, part.len) == Claim::Yours {
+            if upload.claim(number, part) == PartClaim::Yours {
                 return Some((upload.id.clone(), upload.key.clone(), number, part));
             }
         }
@@ -72,13 +72,13 @@ impl DirtyFile {
     }
 }
 
-impl Inner {
+impl WrittenFile {
     /// See [`DirtyFile::pause`].
     pub(crate) fn pause(self: &Arc<Self>) {
         let begins = {
             let mut state = self.state.lock();
             state.early.paused();
-            state.early_part(&self.writer.ladder).is_some()
+            state.early_part(&self.writer.layout).is_some()
         };
         if begins {
             self.send_early();
@@ -101,12 +101,13 @@ impl Inner {
         let begun = {
             let _creating = self.creating.lock().await;
             let wanted = {
-                let state = self.state.lock();
-                // A publish has begun meanwhile: it decides.
-                (state.sealed.is_none() && !state.orphan).then(|| state.metadata.clone())
+                let mut state = self.state.lock();
+                // A publish may have begun meanwhile, or ended: then there is nothing to send early.
+                let part = state.early_part(&self.writer.layout);
+                part.map(|_| state.metadata.clone())
             };
             match wanted {
-                Some(metadata) => self.begin_upload(&metadata, self.writer.ladder).await,
+                Some(metadata) => self.begin_upload(&metadata, self.writer.layout).await,
                 None => Ok(()),
             }
         };
@@ -147,7 +148,7 @@ impl Inner {
     pub(crate) async fn begin_upload(
         &self,
         metadata: &Metadata,
-        ladder: Ladder,
+        layout: PartLayout,
     ) -> Result<(), WriteError> {
         let key = {
             let state = self.state.lock();
@@ -158,20 +159,20 @@ impl Inner {
         };
         let id = self.writer.store.create_multipart(&key, metadata).await?;
         self.writer.uploads.lock().insert(id.clone(), key.clone());
-        let upload = Upload::new(id, key, metadata.clone(), ladder);
+        let upload = MultipartUpload::new(id, key, metadata.clone(), layout);
         self.state.lock().upload = Some(upload);
         Ok(())
     }
 
     /// Sends a part that was claimed: of the sealed version if there is one. Waits for the store.
     pub(crate) async fn send_part(
-        &self,
+        self: &Arc<Self>,
         id: UploadId,
         key: Key,
         number: u32,
         extent: Extent,
     ) -> Result<(), WriteError> {
-        let mut settle = Settle {
+        let mut settle = SettlePart {
             inner: self,
             id,
             number,
@@ -184,17 +185,52 @@ impl Inner {
             let state = self.state.lock();
             match &state.sealed {
                 Some(sealed) => sealed.version.find(extent),
-                None => state.content.find(extent),
+                None => state.layers.find(extent),
             }
         };
-        let mut payload = self.part_payload(found).await?;
-        let pieces = std::mem::take(&mut payload.pieces);
+        let mut body = self.part_body(found).await?;
+        let pieces = std::mem::take(&mut body.pieces);
         let store = &self.writer.store;
         let part = store.put_part(&key, &settle.id, number, pieces).await?;
         drop(permit);
-        self.writer.count_uploaded(payload.len);
+        self.writer.count_uploaded(body.len);
         settle.part = Some(Part {
-            size: payload.len,
+            size: body.len,
+            ..part
+        });
+        Ok(())
+    }
+
+    /// Has the store make a part that was claimed of what the sealed version keeps of its base. Waits for
+    /// the store.
+    pub(crate) async fn copy_part(
+        &self,
+        id: UploadId,
+        key: Key,
+        number: u32,
+        extent: Extent,
+    ) -> Result<(), WriteError> {
+        let mut settle = SettlePart {
+            inner: self,
+            id,
+            number,
+            part: None,
+        };
+        let source = {
+            let state = self.state.lock();
+            let sealed = state.sealed.as_ref();
+            let base = sealed.and_then(|sealed| sealed.version.base.as_ref());
+            base.expect("only a sealed version over a base is copied")
+                .id
+                .clone()
+        };
+        let _permit = self.sends.acquire().await;
+        let store = &self.writer.store;
+        let copied = store.copy_part(&key, &settle.id, number, &source, extent);
+        let part = copied.await?;
+        self.writer.count_copied(extent.len);
+        settle.part = Some(Part {
+            size: extent.len,
             ..part
         });
         Ok(())
@@ -217,21 +253,21 @@ impl Inner {
             }
             moved.await;
         };
-        if let Some(parts::Upload { id, key, .. }) = upload {
+        if let Some(MultipartUpload { id, key, .. }) = upload {
             let _ = self.writer.abort(&key, &id).await;
         }
     }
 }
 
 /// However the sending of a part ends, the upload knows.
-struct Settle<'a> {
-    inner: &'a Inner,
+struct SettlePart<'a> {
+    inner: &'a WrittenFile,
     id: UploadId,
     number: u32,
     part: Option<Part>,
 }
 
-impl Drop for Settle<'_> {
+impl Drop for SettlePart<'_> {
     fn drop(&mut self) {
         if let Some(upload) = &mut self.inner.state.lock().upload
             && upload.id == self.id
@@ -242,11 +278,13 @@ impl Drop for Settle<'_> {
         let writer = &self.inner.writer;
         writer.sends_ended.fetch_add(1, Ordering::Relaxed);
         writer.sends_moved.notify_waiters();
+        // What the store has can be given up for those who wait.
+        writer.free_memory();
     }
 }
 
 /// However the task ends, nobody waits for it in vain.
-struct Running<'a>(&'a Inner);
+struct Running<'a>(&'a WrittenFile);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {

@@ -1,30 +1,41 @@
 //! Publishing: makes the store hold the file as it is, on the condition that its base asks for.
 //!
 //! ```text
-//! seal ──> plan ──> Put ────────────────────────────────┐
-//!               └─> begin ──> parts ──> complete ───────┴──> the new base
+//! only metadata changed ──> copy ───────────────────────────────────────┐
+//! seal ──> plan ──> put ────────────────────────────────────────────────┤
+//!               └─> begin ──> parts sent and copied ──> complete ───────┴──> the new base
 //! ```
 //!
 //! One publish a file at a time. Whatever fails, the bytes are still here and the file is as dirty
 //! as before; parts that arrived are kept for the next try. An upload that the store does not know
 //! any more begins anew, once.
 //!
-//! An answer that was lost is the hard case; [`super::attempt`] settles it before the next try.
+//! A store that copies no ranges is found out by the first that it refuses: the plan is made again
+//! without. So it is where the version to copy from is gone but all of its bytes that are needed are
+//! here.
+//!
+//! An answer that was lost is the hard case; [`super::unclear`] settles it before the next try.
 
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::parts::Claim;
-use super::{Ladder, Plan, PlannedPart, plan};
-use crate::dirty::file::Inner;
-use crate::dirty::state::{Attempt, Source};
+use super::body::bytes_to_read;
+use crate::dirty::buffer::PieceBytes;
+use crate::dirty::file::WrittenFile;
+use crate::dirty::state::UnclearPublish;
 use crate::dirty::{Base, DirtyFile, OnConflict, Published, WriteError};
 use crate::extent::Extent;
 use crate::memory::Keep;
 use crate::object::{ETag, Key, ObjectId};
-use crate::store::{Condition, CopyMetadata, Metadata, StoreError, StoreErrorKind};
+use crate::parts::upload::{MultipartUpload, PartClaim};
+use crate::plan::{PartStep, PlanRequest, PlannedPart, PublishPlan, plan};
+use crate::store::{Condition, CopyMetadata, Metadata, StoreError, StoreErrorKind, UploadId};
+
+/// The store copies ranges of up to so many bytes in one request: it works at several at once, and each
+/// is answered well within the time that a request may take.
+const COPY_MAX: u64 = 256 << 20;
 
 impl DirtyFile {
     /// Makes the store hold the file as it is now, with the condition that the base asks for, and
@@ -96,14 +107,29 @@ impl DirtyFile {
 /// What became of a try.
 struct Failure {
     error: WriteError,
-    /// The object may be there all the same.
-    unclear: bool,
+    during: During,
+    /// Of how many parts the object was to be made, if it may be there all the same.
+    unclear: Option<usize>,
+}
+
+/// What a try was about when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum During {
+    /// The copy of a range.
+    Copying,
+    /// The request that makes the object.
+    Completing,
+    /// Anything else.
+    Sending,
 }
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
-        let unclear = false;
-        Self { error, unclear }
+        Self {
+            error,
+            during: During::Sending,
+            unclear: None,
+        }
     }
 }
 
@@ -114,14 +140,17 @@ impl From<StoreError> for Failure {
 }
 
 impl Failure {
-    /// Of the request that makes the object.
-    fn last(error: StoreError) -> Self {
+    /// Of the request that makes the object, of so many parts.
+    fn last(error: StoreError, parts: usize) -> Self {
         let unclear = matches!(
             error.kind,
             StoreErrorKind::Timeout | StoreErrorKind::Broken | StoreErrorKind::Throttled
         );
-        let error = WriteError::Store(error);
-        Self { error, unclear }
+        Self {
+            error: WriteError::Store(error),
+            during: During::Completing,
+            unclear: unclear.then_some(parts),
+        }
     }
 
     fn is(&self, kind: StoreErrorKind) -> bool {
@@ -129,7 +158,7 @@ impl Failure {
     }
 }
 
-impl Inner {
+impl WrittenFile {
     /// Publishes what is dirty; whether there was anything. The caller holds `publishing`.
     async fn publish(self: &Arc<Self>, metadata: &Metadata) -> Result<bool, WriteError> {
         let (wanted, unclear) = {
@@ -139,18 +168,21 @@ impl Inner {
             if !state.is_dirty() {
                 return Ok(false);
             }
+            if self.writer.config.staging.is_none() && state.is_lost() {
+                return Err(WriteError::Lost);
+            }
             state.metadata = metadata.clone();
-            (state.changes(), state.attempt.is_some())
+            (state.changes(), state.unclear.is_some())
         };
         let done = || self.state.lock().has_published(wanted);
-        if unclear && self.settle_attempt().await? && done() {
+        if unclear && self.settle_unclear().await? && done() {
             return Ok(true);
         }
         match self.send(metadata).await {
             Ok(()) => Ok(true),
             // The try before this one may have arrived after we looked.
             Err(error) if unclear && error.is(StoreErrorKind::Changed) => {
-                if !self.settle_attempt().await? {
+                if !self.settle_unclear().await? {
                     return Err(error.error);
                 }
                 if !done() {
@@ -175,41 +207,29 @@ impl Inner {
         if self.send_metadata(metadata).await? {
             return Ok(());
         }
-        let (key, size, changes) = {
+        let (key, changes) = {
             let mut state = self.state.lock();
             state.seal();
-            (state.key.clone(), state.content.size(), state.changes())
+            (state.key.clone(), state.changes())
         };
-        let sent = match self.plan(size, metadata).await {
-            None => Err(WriteError::TooLarge.into()),
-            Some(Plan::Put) => self.send_whole(&key, size, metadata).await,
-            Some(Plan::Multipart { ladder, parts }) => {
-                self.send_parts(&key, metadata, ladder, parts).await
-            }
-        };
-        match sent {
+        match self.send_sealed(&key, metadata).await {
             Ok(etag) => {
-                let id = ObjectId::new(key, etag);
-                let version = self.state.lock().published(id.clone(), size, changes);
-                let runs = version.map(|version| version.in_memory());
-                for (run, paid) in runs.unwrap_or_default() {
-                    let keep: Keep = Arc::new(paid);
-                    self.writer.reader.adopt(&id, size, run, Some(&keep));
-                }
+                self.sealed_is_there(ObjectId::new(key, etag), changes);
                 // Only a file that was cut after its upload began still has one.
                 self.abandon_upload().await;
                 Ok(())
             }
             Err(failure) => {
                 let mut state = self.state.lock();
+                let cut = state.cut_since_seal();
                 let version = state.unseal();
-                if failure.unclear
-                    && let Some(version) = version
-                {
-                    state.attempt = Some(Attempt {
+                if let (Some(parts), Some(version)) = (failure.unclear, version) {
+                    state.unclear = Some(UnclearPublish {
                         version,
                         changes,
                         metadata: metadata.clone(),
+                        parts,
+                        cut,
                     });
                 }
                 Err(failure)
@@ -217,97 +237,188 @@ impl Inner {
         }
     }
 
-    /// If only metadata changed and the bytes are still in the store, has the store copy them.
-    /// Whether that was so.
+    /// The sealed version is in the store as `id`: what memory has of it serves its readers.
+    fn sealed_is_there(&self, id: ObjectId, changes: u64) {
+        let version = self.state.lock().published_sealed(id.clone(), changes);
+        let Some(version) = version else {
+            return;
+        };
+        for (run, paid) in version.in_memory() {
+            let keep: Keep = Arc::new(paid);
+            self.writer
+                .reader
+                .adopt(&id, version.size, run, Some(&keep));
+        }
+    }
+
+    /// If only metadata changed, has the store copy the bytes that it has. Whether that was so.
     async fn send_metadata(&self, metadata: &Metadata) -> Result<bool, Failure> {
-        let (source, size, key, changes) = {
+        let (source, key, changes) = {
             let state = self.state.lock();
-            let (Source::Away { id, size } | Source::Coming { id, size, .. }) = &state.source
-            else {
-                return Ok(false);
-            };
-            (id.clone(), *size, state.key.clone(), state.changes())
+            match state.layers.base() {
+                Some(base) if state.is_its_base() => {
+                    (base.id.clone(), state.key.clone(), state.changes())
+                }
+                _ => return Ok(false),
+            }
         };
         let store = &self.writer.store;
         let replace = CopyMetadata::Replace(metadata.clone());
         let condition = self.condition();
-        let etag = store.copy(&source, &key, replace, &condition).await?;
+        let etag = match store.copy(&source, &key, replace, &condition).await {
+            Ok(etag) => etag,
+            // The version is gone, but not its bytes: they may go over another one.
+            Err(error) if error.kind == StoreErrorKind::Changed && self.goes_elsewhere(&source) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let id = ObjectId::new(key, etag);
-        let mut state = self.state.lock();
-        match &mut state.source {
-            Source::Away { id: base, .. } | Source::Coming { id: base, .. } => *base = id.clone(),
-            Source::Here => {}
-        }
-        state.published(id, size, changes);
+        self.state.lock().published_metadata(id, changes);
         Ok(true)
     }
 
-    /// What to send. An upload that was begun with another key or other metadata is given up, and
-    /// so is one that cannot hold the file.
-    async fn plan(&self, size: u64, metadata: &Metadata) -> Option<Plan> {
-        // An early upload that is being created is there after this, and no other will be.
-        let _creating = self.creating.lock().await;
-        let plan = |begun| {
-            let writer = &self.writer;
-            let part_size = writer.ladder.first_size();
-            plan(size, writer.put_max, part_size, &writer.limits, begun)
+    /// Whether the publish asks for another version than `base`, so that it need not fail where that one
+    /// is gone; and all bytes of the file are here.
+    fn goes_elsewhere(&self, base: &ObjectId) -> bool {
+        let elsewhere = match self.condition() {
+            Condition::Matches(etag) => etag != base.etag,
+            Condition::None | Condition::Absent => true,
         };
-        let begun = {
-            let state = self.state.lock();
-            let upload = state.upload.as_ref();
-            let fits = upload.filter(|it| it.metadata == *metadata && it.key == state.key);
-            fits.map(super::parts::Upload::begun)
-        };
-        match (plan(begun.as_ref())?, begun) {
-            (Plan::Put, _) => Some(Plan::Put),
-            (Plan::Multipart { ladder, parts }, Some(begun)) if begun.ladder == ladder => {
-                Some(Plan::Multipart { ladder, parts })
+        elsewhere && !self.state.lock().layers.is_missing_some()
+    }
+
+    /// Makes the object of the sealed version, with what the store has of it as far as that helps.
+    async fn send_sealed(
+        self: &Arc<Self>,
+        key: &Key,
+        metadata: &Metadata,
+    ) -> Result<ETag, Failure> {
+        let mut copies = self.may_copy();
+        loop {
+            let plan = self.plan(copies, metadata).await;
+            let parts = match plan.ok_or(WriteError::TooLarge)? {
+                PublishPlan::Put => return self.send_whole(key, metadata).await,
+                PublishPlan::Multipart { parts } => parts,
+            };
+            let copied = parts.iter().any(|part| part.step == PartStep::Copy);
+            let failure = match self.send_parts(key, metadata, &parts).await {
+                Ok(etag) => return Ok(etag),
+                Err(failure) => failure,
+            };
+            if !copied || !self.can_do_without_copies(&failure) {
+                return Err(failure);
             }
-            (anew, _) => {
-                self.abandon_upload().await;
-                Some(anew)
-            }
+            copies = false;
         }
     }
 
-    /// The sealed version in one request.
-    async fn send_whole(&self, key: &Key, size: u64, metadata: &Metadata) -> Result<ETag, Failure> {
-        let found = self.find_sealed(Extent::new(0, size));
-        let mut payload = self.payload(found).await?;
-        let bytes = std::mem::take(&mut payload.bytes);
+    /// Whether the store copies ranges of the base. S3 does so only of objects larger than the smallest
+    /// part.
+    fn may_copy(&self) -> bool {
+        let state = self.state.lock();
+        let base = state
+            .sealed
+            .as_ref()
+            .and_then(|sealed| sealed.version.base.as_ref());
+        let is_large = base.is_some_and(|base| base.size > self.writer.limits.part_min);
+        is_large && self.writer.copies_ranges()
+    }
+
+    /// Whether a try that failed may go well without copies, and it was these that it failed by.
+    fn can_do_without_copies(&self, failure: &Failure) -> bool {
+        if failure.is(StoreErrorKind::Rejected) && failure.during != During::Sending {
+            self.writer.refuse_copies(&failure.error);
+            return true;
+        }
+        let base = {
+            let state = self.state.lock();
+            let sealed = state.sealed.as_ref();
+            sealed.and_then(|sealed| sealed.version.base.clone())
+        };
+        failure.is(StoreErrorKind::Changed)
+            && failure.during == During::Copying
+            && base.is_some_and(|base| self.goes_elsewhere(&base.id))
+    }
+
+    /// What to send. An upload that was begun with another key or other metadata is given up, and so is
+    /// one that a single request makes needless.
+    async fn plan(&self, copies: bool, metadata: &Metadata) -> Option<PublishPlan> {
+        // An early upload that is being created is there after this, and no other will be.
+        let _creating = self.creating.lock().await;
+        let fits = |upload: &&MultipartUpload, key: &Key| {
+            upload.metadata == *metadata && upload.key == *key
+        };
+        let (plan, goes_on) = {
+            let state = self.state.lock();
+            let sealed = state.sealed.as_ref();
+            let sealed = sealed.expect("a publish seals before it plans");
+            let upload = state.upload.as_ref().filter(|it| fits(it, &state.key));
+            let begun = upload.map(MultipartUpload::begun);
+            let writer = &self.writer;
+            let plan = plan(&PlanRequest {
+                size: sealed.version.size,
+                spans: &sealed.version.spans(sealed.published),
+                part_size: writer.layout.first_size(),
+                put_max: writer.put_max,
+                copy_max: COPY_MAX.min(writer.limits.part_max),
+                copies,
+                limits: &writer.limits,
+                begun: begun.as_ref(),
+            });
+            (plan, begun.is_some())
+        };
+        if !goes_on || matches!(plan, Some(PublishPlan::Put)) {
+            self.abandon_upload().await;
+        }
+        plan
+    }
+
+    /// The sealed version in one request; in one part, if more of it is to be read first than may be in
+    /// memory at once.
+    async fn send_whole(self: &Arc<Self>, key: &Key, metadata: &Metadata) -> Result<ETag, Failure> {
+        let (size, found) = self.find_sealed();
+        if bytes_to_read(&found) > self.writer.memory.readback.bound() {
+            let part = PlannedPart {
+                number: 1,
+                extent: Extent::new(0, size),
+                step: PartStep::Send,
+            };
+            return self.send_parts(key, metadata, &[part]).await;
+        }
+        let mut body = self.request_body(found).await?;
+        let bytes = std::mem::take(&mut body.bytes);
         let condition = self.condition();
         let store = &self.writer.store;
         let put = store.put(key, bytes, metadata, &condition).await;
-        let etag = put.map_err(Failure::last)?;
+        let etag = put.map_err(|error| Failure::last(error, 0))?;
         self.writer.count_uploaded(size);
         Ok(etag)
     }
 
-    fn find_sealed(&self, extent: Extent) -> Vec<(Extent, Option<crate::dirty::buffer::Found>)> {
+    /// The sealed version's size, and where its bytes are.
+    fn find_sealed(&self) -> (u64, Vec<(Extent, PieceBytes)>) {
         let state = self.state.lock();
         let sealed = state.sealed.as_ref();
-        sealed
-            .expect("a publish seals before it sends")
-            .version
-            .find(extent)
+        let version = &sealed.expect("a publish seals before it sends").version;
+        (version.size, version.find(Extent::new(0, version.size)))
     }
 
     /// The sealed version in parts.
     async fn send_parts(
-        &self,
+        self: &Arc<Self>,
         key: &Key,
         metadata: &Metadata,
-        ladder: Ladder,
-        parts: Vec<PlannedPart>,
+        parts: &[PlannedPart],
     ) -> Result<ETag, Failure> {
         let mut fresh = false;
         loop {
             {
                 let _creating = self.creating.lock().await;
-                self.begin_upload(metadata, ladder).await?;
+                self.begin_upload(metadata, self.writer.layout).await?;
             }
-            let failure = match self.send_missing(&parts).await {
-                Ok(()) => match self.complete(key, parts.len() as u32).await {
+            let failure = match self.send_missing(parts).await {
+                Ok(()) => match self.complete(key, parts).await {
                     Ok(etag) => return Ok(etag),
                     Err(failure) => failure,
                 },
@@ -318,16 +429,18 @@ impl Inner {
             if lost || failure.is(StoreErrorKind::Changed) {
                 self.abandon_upload().await;
             }
-            if fresh || !lost {
+            let copied = parts.iter().any(|part| part.step == PartStep::Copy);
+            let refused = copied && failure.is(StoreErrorKind::Rejected);
+            if fresh || !lost || refused {
                 return Err(failure);
             }
             fresh = true;
         }
     }
 
-    /// Sends every part that the store does not have as it is. Parts on their way are waited for.
-    /// After an error nothing more is begun, but what is on its way arrives.
-    async fn send_missing(&self, parts: &[PlannedPart]) -> Result<(), Failure> {
+    /// Sends or has copied every part that the store does not have as it is. Parts on their way are
+    /// waited for. After an error nothing more is begun, but what is on its way arrives.
+    async fn send_missing(self: &Arc<Self>, parts: &[PlannedPart]) -> Result<(), Failure> {
         let mut sends = FuturesUnordered::new();
         let mut failure = None;
         loop {
@@ -344,12 +457,12 @@ impl Inner {
                     if failure.is_some() || sends.len() >= self.writer.config.parts_in_flight_max {
                         break;
                     }
-                    match upload.claim(part.number, part.extent.len) {
-                        Claim::Sent => {}
-                        Claim::Busy => busy = true,
-                        Claim::Yours => {
+                    match upload.claim(part.number, part.extent) {
+                        PartClaim::Sent => {}
+                        PartClaim::Busy => busy = true,
+                        PartClaim::Yours => {
                             let (id, key) = (upload.id.clone(), upload.key.clone());
-                            sends.push(self.send_part(id, key, part.number, part.extent));
+                            sends.push(self.transfer(id, key, *part));
                         }
                     }
                 }
@@ -361,7 +474,7 @@ impl Inner {
             tokio::select! {
                 Some(sent) = sends.next() => {
                     if let Err(error) = sent {
-                        failure.get_or_insert(Failure::from(error));
+                        failure.get_or_insert(error);
                     }
                 }
                 () = moved => {}
@@ -369,18 +482,41 @@ impl Inner {
         }
     }
 
-    /// Makes the object of parts 1 to `last`.
-    async fn complete(&self, key: &Key, last: u32) -> Result<ETag, Failure> {
-        let (id, parts) = {
+    /// Sends a part that was claimed, or has the store copy it.
+    async fn transfer(
+        self: &Arc<Self>,
+        id: UploadId,
+        key: Key,
+        part: PlannedPart,
+    ) -> Result<(), Failure> {
+        match part.step {
+            PartStep::Copy => {
+                let copied = self.copy_part(id, key, part.number, part.extent).await;
+                copied.map_err(|error| Failure {
+                    during: During::Copying,
+                    ..Failure::from(error)
+                })
+            }
+            PartStep::Send | PartStep::Sent => {
+                let sent = self.send_part(id, key, part.number, part.extent).await;
+                sent.map_err(Failure::from)
+            }
+        }
+    }
+
+    /// Makes the object of `parts`.
+    async fn complete(&self, key: &Key, parts: &[PlannedPart]) -> Result<ETag, Failure> {
+        let (id, all) = {
             let state = self.state.lock();
             let upload = state.upload.as_ref();
-            let all = upload.and_then(|it| Some((it.id.clone(), it.all(last)?)));
+            let planned = parts.iter().map(|part| (part.number, part.extent));
+            let all = upload.and_then(|it| Some((it.id.clone(), it.all(planned)?)));
             all.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, "parts are missing"))?
         };
         let condition = self.condition();
         let store = &self.writer.store;
-        let completed = store.complete(key, &id, &parts, &condition).await;
-        let etag = completed.map_err(Failure::last)?;
+        let completed = store.complete(key, &id, &all, &condition).await;
+        let etag = completed.map_err(|error| Failure::last(error, all.len()))?;
         self.writer.uploads.lock().remove(&id);
         self.state.lock().upload = None;
         Ok(etag)

@@ -13,7 +13,7 @@ async fn appends_of_one_byte_share_buffers() {
     for at in 0..100_000 {
         assert!(file.write_now(at, &[at as u8]));
     }
-    let extents = file.inner.state.lock().content.count();
+    let extents = file.inner.state.lock().layers.count();
     assert!(extents < 20, "{extents} extents");
     let held = file.inner.meter.bytes();
     assert!(held < 300_000, "{held} bytes of memory");
@@ -47,8 +47,8 @@ async fn rewriting_one_place_takes_no_more_memory() {
 async fn a_sparse_tebibyte_takes_no_memory() {
     let world = world();
     let file = world.create();
-    file.set_size(1 << 40).await.unwrap();
-    assert_eq!(world.share.used(), 0);
+    file.set_size(1 << 40).unwrap();
+    assert_eq!(world.share.used(), world.writer.idle_bytes());
     file.write((1 << 40) - 3, b"end").await.unwrap();
     let mut buf = [9; 8];
     assert_eq!(file.read_now(1 << 39, &mut buf), Some(8));
@@ -101,7 +101,7 @@ async fn garbage_in_the_staging_file_is_given_back() {
             file.write(at, &pattern(8192, round)).await.unwrap();
         }
     }
-    file.set_size(0).await.unwrap();
+    file.set_size(0).unwrap();
     settle().await;
     assert_eq!(file.inner.staged(), 0);
     assert_eq!(world.free().await, 3 << 20);
@@ -217,7 +217,7 @@ async fn one_giant_writer_leaves_memory_for_small_files() {
 }
 
 #[tokio::test]
-async fn without_staging_a_file_that_cannot_fit_fails_and_does_not_hang() {
+async fn without_staging_what_cannot_be_sent_and_does_not_fit_fails_and_does_not_hang() {
     let world = Setup {
         memory: 64 * KIB,
         ..Setup::default()
@@ -226,15 +226,130 @@ async fn without_staging_a_file_that_cannot_fit_fails_and_does_not_hang() {
     let file = world.create();
     let mut at = 0;
     let error = loop {
-        match file.write(at, &[1; 4096]).await {
+        // Every other page: no part is ever full.
+        match file.write(at, &[1; 2048]).await {
             Ok(()) => at += 4096,
             Err(error) => break error,
         }
     };
     assert!(is_full(&error), "{error:?}");
-    assert_eq!(file.size(), at, "nothing of a failed write is in the file");
+    let size = at - 2048;
+    assert_eq!(
+        file.size(),
+        size,
+        "nothing of a failed write is in the file"
+    );
     publish(&file).await.unwrap();
-    assert_eq!(world.store.bytes("f").unwrap().len() as u64, at);
+    assert_eq!(world.store.bytes("f").unwrap().len() as u64, size);
+}
+
+/// A file larger than memory without a disk: its parts go to the store, and the writer waits for them.
+#[tokio::test]
+async fn without_staging_a_sequential_writer_of_any_size_passes_through() {
+    for (base, step) in [
+        (None, 1000),
+        (None, 4096),
+        (None, 30_000),
+        (Some(50 * PART + 5), 1000),
+    ] {
+        let world = Setup {
+            memory: 64 * KIB,
+            ..Setup::default()
+        }
+        .build();
+        let mut bytes = pattern(base.unwrap_or(0), 3);
+        let file = match base {
+            None => world.create(),
+            Some(size) => {
+                let id = ObjectId::new(Key::new("f"), world.store.plant("f", bytes.clone()));
+                world.writer.begin(Key::new("f"), Base::Keep { id, size })
+            }
+        };
+        let new = pattern(1 << 20, 7);
+        for piece in new.chunks(step) {
+            file.write(bytes.len() as u64, piece).await.unwrap();
+            bytes.extend_from_slice(piece);
+            assert!(world.share.used() <= 64 * KIB);
+        }
+        publish(&file).await.unwrap();
+        assert!(world.store.bytes("f").unwrap() == bytes, "{base:?} {step}");
+        assert_eq!(world.store.uploads(), 0);
+        // The store has it: it can be read and written like any other.
+        assert!(contents(&file).await == bytes);
+        file.write(3, b"again").await.unwrap();
+        bytes[3..8].copy_from_slice(b"again");
+        publish(&file).await.unwrap();
+        assert!(world.store.bytes("f").unwrap() == bytes);
+    }
+}
+
+/// A file without staging that is larger than memory, and its bytes.
+async fn passed_through(world: &World) -> (Arc<DirtyFile>, Vec<u8>) {
+    let file = world.create();
+    let bytes = pattern(512 << 10, 7);
+    for (index, piece) in bytes.chunks(4096).enumerate() {
+        file.write(index as u64 * 4096, piece).await.unwrap();
+    }
+    (file, bytes)
+}
+
+#[tokio::test]
+async fn without_staging_what_was_sent_is_neither_read_nor_changed() {
+    let world = Setup {
+        memory: 64 * KIB,
+        ..Setup::default()
+    }
+    .build();
+    let (file, mut bytes) = passed_through(&world).await;
+    let mut buf = [0; 100];
+    let error = file.read(0, &mut buf).await.unwrap_err();
+    assert!(matches!(error, WriteError::SentAway), "{error:?}");
+    assert!(is_full(&file.write(5, b"x").await.unwrap_err()));
+    assert!(is_full(&file.set_size(1000).unwrap_err()));
+    // All of it may go, and so may whole parts at the end.
+    file.set_size(100 * PART).unwrap();
+    bytes.truncate(100 * PART as usize);
+    publish(&file).await.unwrap();
+    assert!(world.store.bytes("f").unwrap() == bytes);
+    let (file, _) = passed_through(&world).await;
+    file.set_size(0).unwrap();
+    file.write(0, b"small").await.unwrap();
+    let error = publish(&file).await.unwrap_err();
+    assert_eq!(
+        kind(&error),
+        Some(StoreErrorKind::Changed),
+        "the other made it"
+    );
+}
+
+/// A try that failed can be repeated as long as the store has the parts; after that the bytes are lost,
+/// and every close says so.
+#[tokio::test]
+async fn without_staging_a_lost_upload_is_told() {
+    let world = Setup {
+        memory: 64 * KIB,
+        ..Setup::default()
+    }
+    .build();
+    let (file, bytes) = passed_through(&world).await;
+    world
+        .store
+        .inject(Call::Complete, Fault::Fail(StoreErrorKind::Denied));
+    publish(&file).await.unwrap_err();
+    publish(&file).await.unwrap();
+    assert!(world.store.bytes("f").unwrap() == bytes);
+    let (file, _) = passed_through(&world).await;
+    let error = publish(&file).await.unwrap_err();
+    assert_eq!(kind(&error), Some(StoreErrorKind::Changed));
+    for _ in 0..2 {
+        let error = publish(&file).await.unwrap_err();
+        assert!(matches!(error, WriteError::Lost), "{error:?}");
+        assert!(file.is_dirty());
+    }
+    assert_eq!(world.store.uploads(), 0);
+    file.set_size(0).unwrap();
+    file.retarget(Key::new("g"), Base::Absent).await;
+    publish(&file).await.unwrap();
 }
 
 #[tokio::test]
@@ -244,6 +359,7 @@ async fn a_writer_waits_for_what_other_files_give_back() {
         ..Setup::default()
     }
     .build();
+    let gate = world.store.gate(Call::CreateMultipart);
     let other = world.writer.begin(Key::new("other"), Base::Absent);
     other.write(0, &vec![1; 40_000]).await.unwrap();
     let file = world.create();
@@ -253,8 +369,10 @@ async fn a_writer_waits_for_what_other_files_give_back() {
     });
     settle().await;
     assert!(!task.is_finished());
+    gate.open();
     publish(&other).await.unwrap();
     task.await.unwrap().unwrap();
+    publish(&file).await.unwrap();
     assert_eq!(contents(&file).await, vec![2; 32_768]);
 }
 
@@ -265,6 +383,7 @@ async fn a_writer_that_waits_for_idle_files_gives_up_after_a_while() {
         ..Setup::default()
     }
     .build();
+    let _gate = world.store.gate(Call::CreateMultipart);
     let other = world.writer.begin(Key::new("other"), Base::Absent);
     other.write(0, &vec![1; 40_000]).await.unwrap();
     let file = world.create();
@@ -288,8 +407,8 @@ async fn a_part_larger_than_the_readback_is_read_while_it_is_sent() {
     file.write(0, &bytes).await.unwrap();
     settle().await;
     let whole = Extent::new(0, 500 << 10);
-    let found = file.inner.state.lock().content.find(whole);
-    let payload = file.inner.part_payload(found).await.unwrap();
+    let found = file.inner.state.lock().layers.find(whole);
+    let payload = file.inner.part_body(found).await.unwrap();
     assert_eq!(payload.len, 500 << 10);
     assert_eq!(readback.used(), 0, "nothing is read before it is sent");
     for _ in 0..2 {
@@ -333,12 +452,12 @@ async fn a_cache_disk_that_hangs_keeps_no_memory_from_writers() {
         assert!(world.share.used() <= 4 << 20);
     }
     assert!(
-        world.share.used() > 0,
+        world.share.used() > world.writer.idle_bytes(),
         "what waits for the disk is paid for"
     );
     assert!(cache.stats().skipped_extents > 0);
     drop(held);
     cache.sync().await;
     settle().await;
-    assert_eq!(world.share.used(), 0);
+    assert_eq!(world.share.used(), world.writer.idle_bytes());
 }

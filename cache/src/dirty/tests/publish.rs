@@ -33,7 +33,7 @@ async fn holes_read_and_publish_as_zeros() {
     let world = world();
     let file = world.create();
     file.write(100, b"abc").await.unwrap();
-    file.set_size(200).await.unwrap();
+    file.set_size(200).unwrap();
     file.write(20_000, b"d").await.unwrap();
     let mut expected = vec![0; 20_001];
     expected[100..103].copy_from_slice(b"abc");
@@ -328,7 +328,7 @@ async fn a_file_past_the_stores_limit_is_refused_when_it_is_written() {
     for error in [
         file.write(max - 1, b"ab").await.unwrap_err(),
         file.write(u64::MAX, b"ab").await.unwrap_err(),
-        file.set_size(max + 1).await.unwrap_err(),
+        file.set_size(max + 1).unwrap_err(),
     ] {
         assert!(matches!(error, WriteError::TooLarge));
     }
