@@ -3,10 +3,8 @@
 //!
 //! [`Filesystem::handle`] runs on a ring thread and never waits: what can be answered from what is
 //! here is answered there, everything else takes its request along into a task. The rooms inside:
-//! [`inode`] and [`handle`] hold what is open, [`known`] what the store said lately, [`dir`] a
-//! listing under way; `namespace`, `special`, `open`, `read`, `write`, `close`, `setattr`, `remove` and
-//! `rename` are the operations; `going` keeps the bytes of files that are removed while they are open,
-//! and `hot` serves names that are overwritten while they are opened.
+//! [`table`] holds what the kernel holds, [`names`] what the store said of names, and [`ops`] has a file
+//! for each of the kernel's verbs.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -20,38 +18,20 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::attr::{Defaults, FileAttr};
-pub use self::close::CloseMode;
 use self::error::{FsError, FsResult};
-use self::handle::{DirHandle, FileHandle, Handles};
-use self::hot::HotNames;
-use self::inode::{Inode, NewInode, State, Table};
-use self::known::KnownNames;
+use self::names::cache::KnownNames;
+use self::names::contended::HotNames;
+pub use self::ops::flush::CloseMode;
+use self::table::handles::{DirHandle, FileHandle, Handles};
+use self::table::inode::{Inode, NewInode, State, Table};
 use crate::fuse::mount::Kernel;
 use crate::fuse::{Handler, Op, Request, Responder};
 
 pub mod attr;
-pub mod burst;
-pub mod close;
-pub mod dir;
 pub mod error;
-pub mod handle;
-pub mod inode;
-pub mod known;
-pub mod name;
-
-mod ages;
-mod ask;
-mod going;
-mod hot;
-mod namespace;
-mod open;
-mod read;
-mod readdir;
-mod remove;
-mod rename;
-mod setattr;
-mod special;
-mod write;
+pub mod names;
+pub mod ops;
+pub mod table;
 
 /// How a bucket is shown.
 #[derive(Debug, Clone)]

@@ -20,14 +20,14 @@ use std::time::{Instant, SystemTime};
 use ackfs_cache::dirty::Base;
 use ackfs_cache::object::Key;
 
-use super::attr::Kind;
-use super::dir::Lister;
-use super::error::{Errno, FsError, FsResult};
-use super::handle::{DirHandle, FileHandle};
-use super::hot::is_asked;
-use super::inode::{Inode, State, Told};
-use super::known::Known;
-use super::{Context, Filesystem};
+use crate::fs::attr::Kind;
+use crate::fs::error::{Errno, FsError, FsResult};
+use crate::fs::names::cache::Known;
+use crate::fs::names::contended::is_asked;
+use crate::fs::names::listing::Lister;
+use crate::fs::table::handles::{DirHandle, FileHandle};
+use crate::fs::table::inode::{Inode, State, Told};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::abi::{FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH, OpenOut};
 use crate::fuse::{Caller, Responder};
 
@@ -50,7 +50,7 @@ fn changes(flags: u32) -> bool {
 }
 
 impl Filesystem {
-    pub(super) fn open(&self, ino: u64, flags: u32, responder: Responder) {
+    pub(in crate::fs) fn open(&self, ino: u64, flags: u32, responder: Responder) {
         let inode = match self.inode(ino) {
             Ok(inode) => inode,
             Err(error) => return Context::new("open", ino).fail(responder, &error),
@@ -159,7 +159,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// ESTALE, see [`Filesystem::look_again`].
-    pub(super) fn turn_from_lost(&self, inode: &Inode) -> FsResult<()> {
+    pub(in crate::fs) fn turn_from_lost(&self, inode: &Inode) -> FsResult<()> {
         {
             let state = inode.state.lock();
             if !state.is_local() || state.told != Some(Told::Final) {
@@ -175,7 +175,7 @@ impl Filesystem {
     /// second one. So the look-up must not find what is out of date (another version, or a file whose
     /// own mode no listing shows): what is known of the name goes first, unless it was asked for just
     /// now.
-    pub(super) fn look_again(&self, inode: &Inode) -> FsError {
+    pub(in crate::fs) fn look_again(&self, inode: &Inode) -> FsError {
         let (parent, name, gone) = {
             let state = inode.state.lock();
             (state.parent, state.name.clone(), state.unlinked)
@@ -289,7 +289,7 @@ impl Filesystem {
         }
     }
 
-    pub(super) fn create(
+    pub(in crate::fs) fn create(
         &self,
         parent: u64,
         name: &[u8],
@@ -370,7 +370,7 @@ impl Filesystem {
         }
     }
 
-    pub(super) fn opendir(&self, ino: u64, responder: Responder) {
+    pub(in crate::fs) fn opendir(&self, ino: u64, responder: Responder) {
         let inode = match self.inode(ino) {
             Ok(inode) => inode,
             Err(error) => return Context::new("opendir", ino).fail(responder, &error),
@@ -401,7 +401,7 @@ impl Filesystem {
         });
     }
 
-    pub(super) fn lister(&self, dir: &Inode) -> Lister {
+    pub(in crate::fs) fn lister(&self, dir: &Inode) -> Lister {
         let prefix = dir.state.lock().key.to_string();
         let local = self.inodes.local_names(dir.ino);
         Lister::new(prefix, local, self.store.clone(), self.runtime.clone())

@@ -16,17 +16,17 @@ use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 use bytes::Bytes;
 
-use super::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
-use super::error::{FsError, FsResult};
-use super::inode::{Inode, NewInode};
-use super::known::Listed;
-use super::name::file_key;
-use super::{Context, Filesystem};
+use crate::fs::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::names::key::file_key;
+use crate::fs::table::inode::{Inode, NewInode};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::abi::EntryOut;
 use crate::fuse::{Caller, Responder};
 
 /// What is to be made.
-pub(super) struct Special {
+pub(in crate::fs) struct Special {
     kind: Kind,
     /// Permission bits.
     mode: u32,
@@ -37,7 +37,7 @@ pub(super) struct Special {
 
 impl Special {
     /// A FIFO or a socket.
-    pub(super) fn new(kind: Kind, mode: u32, owner: Caller) -> Self {
+    pub(in crate::fs) fn new(kind: Kind, mode: u32, owner: Caller) -> Self {
         Self {
             kind,
             mode: mode & 0o7777,
@@ -48,7 +48,7 @@ impl Special {
 }
 
 impl Filesystem {
-    pub(super) fn symlink(
+    pub(in crate::fs) fn symlink(
         &self,
         parent: u64,
         name: &[u8],
@@ -70,7 +70,7 @@ impl Filesystem {
     }
 
     /// Makes the object in the directory that `context` is about, and answers with its entry.
-    pub(super) fn make_special(
+    pub(in crate::fs) fn make_special(
         &self,
         context: Context,
         name: &[u8],
@@ -165,7 +165,7 @@ impl Filesystem {
         Ok(entry)
     }
 
-    pub(super) fn readlink(&self, ino: u64, responder: Responder) {
+    pub(in crate::fs) fn readlink(&self, ino: u64, responder: Responder) {
         let inode = match self.inode(ino) {
             Ok(inode) => inode,
             Err(error) => return Context::new("readlink", ino).fail(responder, &error),

@@ -1,5 +1,5 @@
 //! Writing, and publishing: making the store hold the file as it is. Who asks for a publish, and what
-//! the askers are told, is `close`'s.
+//! the askers are told, is `flush`'s.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -9,14 +9,14 @@ use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::Metadata;
 use tracing::info;
 
-use super::error::{self, FsError, FsResult};
-use super::inode::Inode;
-use super::known::Listed;
-use super::{Context, Filesystem};
+use crate::fs::error::{self, FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::table::inode::Inode;
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 
 impl Filesystem {
-    pub(super) fn write(&self, ino: u64, fh: u64, offset: u64, responder: Responder) {
+    pub(in crate::fs) fn write(&self, ino: u64, fh: u64, offset: u64, responder: Responder) {
         let handle = self.files.get(fh).filter(|handle| handle.writable);
         let Some(handle) = handle else {
             return responder.error(libc::EBADF);
@@ -71,7 +71,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// ESTALE if there is nothing to write to.
-    pub(super) fn dirty_of(&self, inode: &Arc<Inode>) -> FsResult<Arc<DirtyFile>> {
+    pub(in crate::fs) fn dirty_of(&self, inode: &Arc<Inode>) -> FsResult<Arc<DirtyFile>> {
         let dirty = {
             let mut state = inode.state.lock();
             if let Some(dirty) = &state.dirty {
@@ -94,11 +94,11 @@ impl Filesystem {
     ///
     /// # Errors
     /// The store's, or ESTALE for a lost race; the bytes are still here.
-    pub(super) async fn publish(&self, inode: &Arc<Inode>) -> FsResult<()> {
+    pub(in crate::fs) async fn publish(&self, inode: &Arc<Inode>) -> FsResult<()> {
         Ok(self.publish_once(inode).await?)
     }
 
-    pub(super) async fn publish_once(&self, inode: &Arc<Inode>) -> Result<(), WriteError> {
+    pub(in crate::fs) async fn publish_once(&self, inode: &Arc<Inode>) -> Result<(), WriteError> {
         let _guard = inode.publishing.lock().await;
         let (dirty, metadata) = {
             let state = inode.state.lock();
@@ -179,7 +179,7 @@ impl Filesystem {
 
 /// What is written to the file goes over `base` from now on: this mount's copy of the version that it
 /// went over before. Under the inode's `publishing`. Waits for a fetch of that version under way.
-pub(super) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
+pub(in crate::fs) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
     let (id, size) = (base.clone(), dirty.size());
     dirty
         .retarget(base.key.clone(), Base::Keep { id, size })

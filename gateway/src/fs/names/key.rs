@@ -8,7 +8,7 @@
 
 use ackfs_cache::object::Key;
 
-use super::error::Errno;
+use crate::fs::error::Errno;
 
 /// The longest name that the kernel takes (NAME_MAX), in bytes.
 pub const NAME_LEN_MAX: usize = 255;

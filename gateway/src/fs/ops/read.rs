@@ -3,13 +3,20 @@
 
 use std::sync::Arc;
 
-use super::error::{FsError, FsResult};
-use super::handle::{FileHandle, Source};
-use super::{Context, Filesystem};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::table::handles::{FileHandle, Source};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 
 impl Filesystem {
-    pub(super) fn read(&self, ino: u64, fh: u64, offset: u64, size: u32, mut responder: Responder) {
+    pub(in crate::fs) fn read(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        size: u32,
+        mut responder: Responder,
+    ) {
         let Some(handle) = self.files.get(fh) else {
             return responder.error(libc::EBADF);
         };

@@ -9,18 +9,18 @@ use std::time::{Instant, SystemTime};
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
-use super::attr::{FileAttr, Kind, resolve};
-use super::error::{FsError, FsResult};
-use super::inode::{Inode, State};
-use super::known::Listed;
-use super::namespace::DIRECTORY_TYPE;
-use super::write::rebase;
-use super::{Context, Filesystem};
+use crate::fs::attr::{FileAttr, Kind, resolve};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::ops::lookup::DIRECTORY_TYPE;
+use crate::fs::ops::write::rebase;
+use crate::fs::table::inode::{Inode, State};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 use crate::fuse::request::SetAttr;
 
 impl Filesystem {
-    pub(super) fn setattr(&self, ino: u64, set: SetAttr, responder: Responder) {
+    pub(in crate::fs) fn setattr(&self, ino: u64, set: SetAttr, responder: Responder) {
         let inode = match self.writable().and_then(|()| self.inode(ino)) {
             Ok(inode) => inode,
             Err(error) => return Context::new("setattr", ino).fail(responder, &error),

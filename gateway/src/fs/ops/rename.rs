@@ -10,14 +10,14 @@ use std::time::{Instant, SystemTime};
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
-use super::attr::{FileAttr, Kind};
-use super::error::{FsError, FsResult};
-use super::inode::Inode;
-use super::known::Listed;
-use super::name::file_key;
-use super::namespace::content_type;
-use super::write::rebase;
-use super::{Context, Filesystem};
+use crate::fs::attr::{FileAttr, Kind};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::names::key::file_key;
+use crate::fs::ops::lookup::content_type;
+use crate::fs::ops::write::rebase;
+use crate::fs::table::inode::Inode;
+use crate::fs::{Context, Filesystem};
 use crate::fuse::{Interrupt, Responder};
 
 /// RENAME_NOREPLACE of renameat2(2).
@@ -36,7 +36,7 @@ struct Copied {
 }
 
 impl Filesystem {
-    pub(super) fn rename(
+    pub(in crate::fs) fn rename(
         &self,
         parent: u64,
         name: &[u8],

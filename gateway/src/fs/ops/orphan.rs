@@ -19,9 +19,9 @@ use ackfs_cache::dirty::{Base, DirtyFile, Held, WriteError};
 use ackfs_cache::object::{ETag, Key};
 use ackfs_cache::store::StoreErrorKind;
 
-use super::Filesystem;
-use super::error::{Errno, FsError, FsResult};
-use super::inode::{Inode, State};
+use crate::fs::Filesystem;
+use crate::fs::error::{Errno, FsError, FsResult};
+use crate::fs::table::inode::{Inode, State};
 use crate::fuse::Interrupt;
 
 /// How often the bytes are brought anew because the file changed meanwhile.
@@ -29,7 +29,7 @@ const TRIES_MAX: usize = 8;
 
 /// What was brought of one inode. Nothing, if nobody needs it.
 #[derive(Debug, Default)]
-pub(super) struct Brought {
+pub(in crate::fs) struct Brought {
     file: Option<Arc<DirtyFile>>,
     /// `None` beside a file: the object was gone before us, and the bytes with it.
     held: Option<Held>,
@@ -106,7 +106,7 @@ impl Filesystem {
     /// # Errors
     /// EBUSY if there is no room, or if the file changes faster than it is brought; the store's;
     /// EINTR. Nothing has changed then.
-    pub(super) async fn leave<G, L: Future<Output = G>>(
+    pub(in crate::fs) async fn leave<G, L: Future<Output = G>>(
         &self,
         inode: &Inode,
         interrupt: &mut Interrupt,
@@ -126,7 +126,7 @@ impl Filesystem {
     }
 
     /// The object is gone: no name leads to `inode` any more.
-    pub(super) async fn gone(&self, inode: &Arc<Inode>, brought: Brought) {
+    pub(in crate::fs) async fn gone(&self, inode: &Arc<Inode>, brought: Brought) {
         let dirty = {
             let mut state = inode.state.lock();
             state.leaving = false;
@@ -143,7 +143,7 @@ impl Filesystem {
     }
 
     /// The store refused: the object is still there.
-    pub(super) fn stay(&self, inode: &Arc<Inode>, brought: Brought) {
+    pub(in crate::fs) fn stay(&self, inode: &Arc<Inode>, brought: Brought) {
         inode.state.lock().leaving = false;
         drop(brought);
         self.settle(inode);
