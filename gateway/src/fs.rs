@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::attr::{Defaults, FileAttr};
-use self::error::{FsError, FsResult};
+use self::error::{FsError, FsResult, look_again};
 use self::names::cache::KnownNames;
 use self::names::contended::HotNames;
 pub use self::ops::flush::CloseMode;
@@ -271,14 +271,14 @@ impl Filesystem {
     }
 
     fn inode(&self, ino: u64) -> FsResult<Arc<Inode>> {
-        self.inodes.get(ino).ok_or(FsError::plain(libc::ESTALE))
+        self.inodes.get(ino).ok_or_else(look_again)
     }
 
     /// Changes are allowed at all.
     fn writable(&self) -> FsResult<()> {
         let refused = self.config.read_only || self.refuse_writers.load(Ordering::Acquire);
         if refused {
-            Err(FsError::plain(libc::EROFS))
+            Err(FsError::ReadOnly)
         } else {
             Ok(())
         }
@@ -309,7 +309,7 @@ impl Filesystem {
         self.worked.clone()
     }
 
-    /// Runs `work` in a task and answers with what it gives; INTERRUPT ends it with EINTR.
+    /// Runs `work` in a task and answers with what it gives; INTERRUPT ends it with `Interrupted`.
     fn spawn_interruptible<T, F>(
         &self,
         context: Context,
@@ -324,7 +324,7 @@ impl Filesystem {
         self.run(async move {
             let result = tokio::select! {
                 result = work => result,
-                () = interrupt.interrupted() => Err(FsError::plain(libc::EINTR)),
+                () = interrupt.interrupted() => Err(FsError::Interrupted),
             };
             context.finish(responder, result, answer);
         });
@@ -396,8 +396,8 @@ impl Context {
     }
 
     fn fail(&self, responder: Responder, error: &FsError) {
-        error::log(self.op, self.ino, &self.key, error);
-        responder.error(error.errno.0);
+        error.log(self.op, self.ino, &self.key);
+        error.answer(responder);
     }
 }
 
@@ -452,8 +452,8 @@ impl Handler for Filesystem {
             }
             Op::Readlink => self.readlink(ino, responder),
             // link(2): "the filesystem does not support the creation of hard links".
-            Op::Link { .. } => responder.error(libc::EPERM),
-            // ENOSYS is remembered by the kernel, which then answers by itself: access by mode
+            Op::Link { .. } => FsError::NotPermitted.answer(responder),
+            // This is remembered by the kernel, which then answers by itself: access by mode
             // (default_permissions), no extended attributes, copy_file_range and fallocate by its
             // own means or EOPNOTSUPP, SEEK_DATA as without holes.
             Op::Setxattr { .. }
@@ -467,7 +467,7 @@ impl Handler for Filesystem {
             | Op::Syncfs
             | Op::Tmpfile { .. }
             | Op::Statx { .. }
-            | Op::Unsupported { .. } => responder.error(libc::ENOSYS),
+            | Op::Unsupported { .. } => FsError::Unsupported.answer(responder),
         }
     }
 

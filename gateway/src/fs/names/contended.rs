@@ -82,7 +82,8 @@ impl Filesystem {
     /// An open or a read failed: its name is hot if that is because the version was gone.
     pub(in crate::fs) fn note_missed(&self, inode: &Inode, error: &FsError) {
         let state = inode.state.lock();
-        if error.errno.0 == libc::ESTALE && !state.unlinked {
+        let is_missed = matches!(error, FsError::LookAgain | FsError::VersionGone(_));
+        if is_missed && !state.unlinked {
             let place = (state.parent, state.name.clone());
             self.hot.0.insert(place, ());
         }

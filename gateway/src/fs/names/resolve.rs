@@ -12,7 +12,7 @@ use ackfs_cache::store::{ListRequest, Metadata, ObjectInfo, StoreErrorKind, Stor
 
 use crate::fs::Filesystem;
 use crate::fs::attr::Kind;
-use crate::fs::error::{FsError, FsResult};
+use crate::fs::error::{FsResult, look_again};
 use crate::fs::names::cache::{Known, Listed};
 use crate::fs::names::key::name_of;
 use crate::fs::table::inode::Inode;
@@ -63,8 +63,8 @@ impl Filesystem {
     /// Asks for a directory's own mode and owner before somebody is let in by the mount's.
     ///
     /// # Errors
-    /// ESTALE if they are others than the kernel was told: it looks the directory up again, and decides
-    /// anew. The store's. Waits for the store.
+    /// [`look_again`] if they are others than the kernel was told: it decides anew. The store's. Waits for
+    /// the store.
     pub(in crate::fs) async fn show_access(&self, dir: &Inode) -> FsResult<()> {
         let begun = Instant::now();
         let key = Key::new(dir.state.lock().key.clone());
@@ -80,7 +80,7 @@ impl Filesystem {
         if state.attr.access() == told {
             Ok(())
         } else {
-            Err(FsError::plain(libc::ESTALE))
+            Err(look_again())
         }
     }
 

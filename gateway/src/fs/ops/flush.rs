@@ -22,13 +22,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ackfs_cache::dirty::WriteError;
 use tracing::error;
 
-use crate::fs::error::FsResult;
+use crate::fs::error::{FsError, FsResult};
 use crate::fs::table::handles::FileHandle;
 use crate::fs::table::inode::{Inode, Told};
-use crate::fs::{Context, Filesystem, error};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 use crate::fuse::abi::FOPEN_SYNC_RELEASE;
 
@@ -143,7 +142,7 @@ enum AtRelease {
 impl Filesystem {
     pub(in crate::fs) fn flush(&self, fh: u64, last: bool, responder: Responder) {
         let Some(handle) = self.files.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         if !handle.publishes {
             return responder.empty();
@@ -165,7 +164,7 @@ impl Filesystem {
 
     pub(in crate::fs) fn fsync(&self, fh: u64, responder: Responder) {
         let Some(handle) = self.files.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         // Unlike close, fsync is about the file and not about the descriptor.
         self.publish_for("fsync", &handle.inode, None, responder);
@@ -189,9 +188,9 @@ impl Filesystem {
         let context = Context::of(op, inode);
         let (this, inode) = (self.this(), inode.clone());
         let work = async move {
-            let result = this.publish_once(&inode).await;
+            let result = this.publish(&inode).await;
             inode.state.lock().told = result.as_ref().err().map(|failed| {
-                if error::worth_retrying(failed) {
+                if failed.worth_retrying() {
                     Told::Passing
                 } else {
                     Told::Final
@@ -203,14 +202,14 @@ impl Filesystem {
                     Err(_) => LastFlush::Failed,
                 });
             }
-            Ok(result?)
+            result
         };
         self.spawn(context, responder, work, |responder, ()| responder.empty());
     }
 
     pub(in crate::fs) fn release(&self, fh: u64, responder: Responder) {
         let Some(handle) = self.files.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         let inode = handle.inode.clone();
         let (last_writer, dirty) = {
@@ -311,10 +310,10 @@ impl Filesystem {
             // The closer knows, and trying again would fail again.
             return self.give_up(inode, None).await;
         }
-        let mut result = self.publish_once(inode).await;
-        if result.as_ref().is_err_and(error::worth_retrying) {
+        let mut result = self.publish(inode).await;
+        if result.as_ref().is_err_and(FsError::worth_retrying) {
             tokio::time::sleep(RELEASE_RETRY_AFTER).await;
-            result = self.publish_once(inode).await;
+            result = self.publish(inode).await;
         }
         match result {
             Ok(()) => self.settle(inode),
@@ -326,8 +325,8 @@ impl Filesystem {
 
     /// The bytes cannot be kept any longer. Waits for the store to take back an upload under way, when
     /// whoever opens the name finds it without them already.
-    pub(in crate::fs) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<WriteError>) {
-        let cause = failed.as_ref().map(|failed| error::chain(failed));
+    pub(in crate::fs) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<FsError>) {
+        let cause = failed.map(|failed| failed.chain());
         let (dirty, key, lost, gone) = {
             let mut state = inode.state.lock();
             let told = state.told.take();

@@ -12,7 +12,7 @@ use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 
 use crate::fs::attr::{FileAttr, Kind, negative_entry};
-use crate::fs::error::{FsError, FsResult};
+use crate::fs::error::{FsError, FsResult, look_again};
 use crate::fs::names::cache::{Known, Listed};
 use crate::fs::names::key::{directory_prefix, file_key};
 use crate::fs::names::resolve::Found;
@@ -28,7 +28,7 @@ impl Filesystem {
         let (dir, name) = match self.place(parent, name) {
             Ok(place) => place,
             // A name that cannot be a key is a name that is not there.
-            Err(error) if error.errno.0 == libc::EILSEQ => return responder.error(libc::ENOENT),
+            Err(FsError::NotUtf8) => return FsError::NoSuchName.answer(responder),
             Err(error) => return context.fail(responder, &error),
         };
         if !Self::has_shown_access(&dir) {
@@ -106,10 +106,10 @@ impl Filesystem {
     ) -> FsResult<(Arc<Inode>, Box<str>)> {
         let dir = self.inode(parent)?;
         if dir.kind != Kind::Directory {
-            return Err(FsError::plain(libc::ENOTDIR));
+            return Err(FsError::NotDirectory);
         }
         file_key(&dir.state.lock().key, name)?;
-        let name = std::str::from_utf8(name).map_err(|_| FsError::plain(libc::EILSEQ))?;
+        let name = std::str::from_utf8(name).map_err(|_| FsError::NotUtf8)?;
         Ok((dir, name.into()))
     }
 
@@ -277,8 +277,8 @@ impl Filesystem {
                 if inode.kind == Kind::Directory {
                     // Here the kernel is told, whatever it was told before.
                     let shown = this.show_access(&inode).await;
-                    shown.or_else(|error| match error.errno.0 {
-                        libc::ESTALE => Ok(()),
+                    shown.or_else(|error| match error {
+                        FsError::LookAgain => Ok(()),
                         _ => Err(error),
                     })?;
                 } else {
@@ -305,12 +305,12 @@ impl Filesystem {
     }
 
     /// Asks the store which version there is now, unless more is known here. If it is another one, or if
-    /// its metadata say that it is of another type, the inode is detached and ESTALE given, which makes
-    /// the kernel look the name up again: it gets a new inode, and its size with it. Who has the old one
+    /// its metadata say that it is of another type, the inode is detached and the kernel has to
+    /// look the name up again: it gets a new inode, and its size with it. Who has the old one
     /// open keeps it, and what they have written.
     ///
     /// # Errors
-    /// ESTALE as said, also when the object is gone; others as the store's.
+    /// [`look_again`] as said, also when the object is gone; others as the store's.
     pub(in crate::fs) async fn revalidate(&self, inode: &Arc<Inode>) -> FsResult<()> {
         self.check(inode, false).await
     }
@@ -338,7 +338,7 @@ impl Filesystem {
             drop(state);
             self.known.put(place.0, &place.1, None, begun);
             self.inodes.detach(inode);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(look_again());
         };
         let (etag, size, modified) = (info.etag.clone(), info.size, info.modified);
         let what = Listed::File {
@@ -358,7 +358,7 @@ impl Filesystem {
                 .changed_opens
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.inodes.detach(inode);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(look_again());
         }
         if !is_same || state.metadata.is_none() || state.checked <= begun {
             let attr = FileAttr::file(&self.defaults, size, modified);
@@ -403,7 +403,7 @@ impl Filesystem {
             {
                 Ok(_) => {}
                 Err(error) if error.kind == StoreErrorKind::Changed => {
-                    return Err(FsError::plain(libc::EEXIST));
+                    return Err(FsError::Exists);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -444,7 +444,7 @@ impl Filesystem {
             libc::S_IFIFO => Some(Kind::Fifo),
             libc::S_IFSOCK => Some(Kind::Socket),
             // Whoever can write to the bucket could reach the devices of every machine that mounts it.
-            _ => return responder.error(libc::EPERM),
+            _ => return FsError::NotPermitted.answer(responder),
         };
         if let Some(kind) = special {
             let special = Special::new(kind, mode, caller);
@@ -477,7 +477,7 @@ impl Filesystem {
     /// A file that is not at the store yet. Asks nothing: the condition at its publish does.
     ///
     /// # Errors
-    /// EEXIST if the name is known to be taken.
+    /// `Exists` if the name is known to be taken.
     pub(in crate::fs) fn new_file(
         &self,
         dir: &Arc<Inode>,
@@ -492,7 +492,7 @@ impl Filesystem {
             .child(dir.ino, name)
             .is_some_and(|child| taken(&child.state.lock()))
         {
-            return Err(FsError::plain(libc::EEXIST));
+            return Err(FsError::Exists);
         }
         let now = SystemTime::now();
         let mut attr = FileAttr::file(&self.defaults, 0, now);

@@ -21,7 +21,7 @@ use ackfs_cache::dirty::Base;
 use ackfs_cache::object::Key;
 
 use crate::fs::attr::Kind;
-use crate::fs::error::{Errno, FsError, FsResult};
+use crate::fs::error::{FsError, FsResult, look_again};
 use crate::fs::names::cache::Known;
 use crate::fs::names::contended::is_asked;
 use crate::fs::names::listing::Lister;
@@ -70,7 +70,7 @@ impl Filesystem {
     async fn open_inode(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
         match inode.kind {
             Kind::File => {}
-            Kind::Directory => return Err(FsError::plain(libc::EISDIR)),
+            Kind::Directory => return Err(FsError::IsDirectory),
             // The kernel opens these by itself. What it wanted to make here, or took for a file, it finds
             // to be one of them when it looks again.
             Kind::Symlink | Kind::Fifo | Kind::Socket => return Err(self.look_again(inode)),
@@ -87,7 +87,7 @@ impl Filesystem {
             if access(inode) != checked {
                 // A listing shows no metadata, so the kernel has let the caller in by the mount's mode and
                 // owner. It looks the name up again and checks by the file's own.
-                return Err(FsError::plain(libc::ESTALE));
+                return Err(look_again());
             }
         }
         tell_of_late_failure(&mut inode.state.lock())?;
@@ -136,7 +136,7 @@ impl Filesystem {
         if !self.pass_through(inode, &mut state, flags, &mut out) {
             drop(state);
             self.inodes.succeed(inode);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(look_again());
         }
         let passthrough = out.open_flags & FOPEN_PASSTHROUGH != 0;
         if !passthrough && state.kernel_pages == state.version && state.version.is_some() {
@@ -158,7 +158,7 @@ impl Filesystem {
     /// by name gets what is in the store.
     ///
     /// # Errors
-    /// ESTALE, see [`Filesystem::look_again`].
+    /// [`look_again`].
     pub(in crate::fs) fn turn_from_lost(&self, inode: &Inode) -> FsResult<()> {
         {
             let state = inode.state.lock();
@@ -171,9 +171,8 @@ impl Filesystem {
         Err(stale)
     }
 
-    /// ESTALE, which makes the kernel look the name up again and try once more; it gives the caller a
-    /// second one. So the look-up must not find what is out of date (another version, or a file whose
-    /// own mode no listing shows): what is known of the name goes first, unless it was asked for just
+    /// [`look_again`], after what is known of the name was dropped: the look-up must not find what is out of
+    /// date (another version, or a file whose own mode no listing shows). Not needed if it was asked for just
     /// now.
     pub(in crate::fs) fn look_again(&self, inode: &Inode) -> FsError {
         let (parent, name, gone) = {
@@ -183,7 +182,7 @@ impl Filesystem {
         if !gone {
             self.known.drop_name(parent, &name);
         }
-        FsError::plain(libc::ESTALE)
+        look_again()
     }
 
     fn take_handle(
@@ -253,7 +252,7 @@ impl Filesystem {
             if state.backing.is_some() {
                 drop(state);
                 self.inodes.succeed(inode);
-                return Err(FsError::plain(libc::ESTALE));
+                return Err(look_again());
             }
             state.attr.modify(SystemTime::now());
             state.kernel_pages = None;
@@ -265,7 +264,7 @@ impl Filesystem {
                     state.begin_writing(dirty);
                     None
                 }
-                (None, None) => return Err(FsError::plain(libc::ESTALE)),
+                (None, None) => return Err(FsError::NoContent),
             }
         };
         match local {
@@ -355,16 +354,16 @@ impl Filesystem {
         {
             // The kernel's negative dentry is older than what was heard since.
             if exclusive {
-                return Err(FsError::plain(libc::EEXIST));
+                return Err(FsError::Exists);
             }
             return Ok((self.reference(dir, name, &what, None, begun), false));
         }
         match self.new_file(dir, name, mode, caller) {
             Ok(inode) => Ok((inode, true)),
-            Err(error) if error.errno.0 == libc::EEXIST && !exclusive => {
+            Err(FsError::Exists) if !exclusive => {
                 let child = self.inodes.child(dir.ino, name);
                 let child = child.filter(|child| self.inodes.refer(child));
-                Ok((child.ok_or(error)?, false))
+                Ok((child.ok_or(FsError::Exists)?, false))
             }
             Err(error) => Err(error),
         }
@@ -376,7 +375,7 @@ impl Filesystem {
             Err(error) => return Context::new("opendir", ino).fail(responder, &error),
         };
         if inode.kind != Kind::Directory {
-            return responder.error(libc::ENOTDIR);
+            return FsError::NotDirectory.answer(responder);
         }
         let lister = self.lister(&inode);
         let opened = |this: &Self, inode, lister| {
@@ -418,10 +417,7 @@ fn tell_of_late_failure(state: &mut State) -> FsResult<()> {
         return Ok(());
     }
     match state.stuck.take() {
-        Some(cause) => Err(FsError {
-            errno: Errno(libc::EIO),
-            cause: Some(cause.into()),
-        }),
+        Some(cause) => Err(FsError::LateFailure(cause)),
         None => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::fs::attr::{Kind, negative_entry};
-use crate::fs::error::FsResult;
+use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::Listed;
 use crate::fs::names::listing::Item;
 use crate::fs::table::handles::DirHandle;
@@ -33,7 +33,7 @@ impl Filesystem {
         mut responder: Responder,
     ) {
         let Some(handle) = self.dirs.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         let context = Context::of(if plus { "readdirplus" } else { "readdir" }, &handle.inode);
         let this = self.this();
@@ -44,7 +44,7 @@ impl Filesystem {
                 tokio::select! {
                     result = this.fill(&handle, offset, room, plus) => result,
                     () = interrupt.interrupted() => {
-                        Err(crate::fs::error::FsError::plain(libc::EINTR))
+                        Err(FsError::Interrupted)
                     }
                 }
             };

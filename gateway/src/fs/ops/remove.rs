@@ -28,7 +28,7 @@ impl Filesystem {
                 return Ok(());
             };
             if inode.kind == Kind::Directory {
-                return Err(FsError::plain(libc::EISDIR));
+                return Err(FsError::IsDirectory);
             }
             // A publish under way would bring the object back.
             let lock = || inode.publishing.lock();
@@ -58,10 +58,10 @@ impl Filesystem {
             let child = this.inodes.child(dir.ino, &name);
             if let Some(child) = &child {
                 if child.kind != Kind::Directory {
-                    return Err(FsError::plain(libc::ENOTDIR));
+                    return Err(FsError::NotDirectory);
                 }
                 if !this.inodes.local_names(child.ino).is_empty() {
-                    return Err(FsError::plain(libc::ENOTEMPTY));
+                    return Err(FsError::NotEmpty);
                 }
             }
             // The marker and one more: what is known here may be old.
@@ -70,7 +70,7 @@ impl Filesystem {
                 if let Some(child) = &child {
                     this.known.drop_directory(child.ino);
                 }
-                return Err(FsError::plain(libc::ENOTEMPTY));
+                return Err(FsError::NotEmpty);
             }
             if !page.entries.is_empty() {
                 this.store.delete(&Key::new(prefix), None).await?;

@@ -58,7 +58,7 @@ impl Filesystem {
     ) {
         let context = Context::new("symlink", parent);
         if target.len() as u64 > TARGET_LEN_MAX {
-            return responder.error(libc::ENAMETOOLONG);
+            return FsError::NameTooLong.answer(responder);
         }
         let link = Special {
             // symlink(7): the permissions of a link are all there, and mean nothing.
@@ -93,7 +93,7 @@ impl Filesystem {
     /// Waits for the store.
     ///
     /// # Errors
-    /// EEXIST if the name is taken, at the store or by a file that is not published yet; the store's.
+    /// `Exists` if the name is taken, at the store or by a file that is not published yet; the store's.
     async fn put_special(
         &self,
         dir: &Arc<Inode>,
@@ -105,7 +105,7 @@ impl Filesystem {
             state.is_local() && !state.unlinked
         };
         if self.inodes.child(dir.ino, name).is_some_and(taken) {
-            return Err(FsError::plain(libc::EEXIST));
+            return Err(FsError::Exists);
         }
         let key = file_key(&dir.state.lock().key, name.as_bytes())?;
         let id_key = Key::new(key.as_str());
@@ -132,7 +132,7 @@ impl Filesystem {
                 // Somebody else's name, or ours if only the answer was lost: the next look-up asks.
                 self.known.drop_name(dir.ino, name);
                 return Err(match error.kind {
-                    StoreErrorKind::Changed => FsError::plain(libc::EEXIST),
+                    StoreErrorKind::Changed => FsError::Exists,
                     _ => error.into(),
                 });
             }
@@ -171,7 +171,7 @@ impl Filesystem {
             Err(error) => return Context::new("readlink", ino).fail(responder, &error),
         };
         if inode.kind != Kind::Symlink {
-            return responder.error(libc::EINVAL);
+            return FsError::Invalid.answer(responder);
         }
         let (object, size, metadata) = {
             let state = inode.state.lock();
@@ -179,7 +179,7 @@ impl Filesystem {
             (state.object(), state.attr.size, metadata)
         };
         let Some(object) = object else {
-            return responder.error(libc::ESTALE);
+            return FsError::NoContent.answer(responder);
         };
         // Of a link the size is bounded: see `Kind::of_object`.
         let mut bytes = vec![0; size as usize];
@@ -190,18 +190,11 @@ impl Filesystem {
         let this = self.this();
         let context = Context::of("readlink", &inode);
         let work = async move {
-            match stream.read(0, &mut bytes).await {
+            match stream.read(0, &mut bytes).await.map_err(FsError::from) {
                 Ok(len) => bytes.truncate(len),
                 // Somebody replaced it since it was looked up.
-                Err(error)
-                    if matches!(
-                        error.kind,
-                        StoreErrorKind::NotFound | StoreErrorKind::Changed
-                    ) =>
-                {
-                    return Err(this.look_again(&inode));
-                }
-                Err(error) => return Err(error.into()),
+                Err(FsError::VersionGone(_)) => return Err(this.look_again(&inode)),
+                Err(error) => return Err(error),
             }
             Ok((metadata, bytes))
         };

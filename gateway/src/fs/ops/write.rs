@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use ackfs_cache::dirty::{Base, DirtyFile, Published, WriteError};
+use ackfs_cache::dirty::{Base, DirtyFile, Published};
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::Metadata;
 use tracing::info;
 
-use crate::fs::error::{self, FsError, FsResult};
+use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::Listed;
 use crate::fs::table::inode::Inode;
 use crate::fs::{Context, Filesystem};
@@ -19,7 +19,7 @@ impl Filesystem {
     pub(in crate::fs) fn write(&self, ino: u64, fh: u64, offset: u64, responder: Responder) {
         let handle = self.files.get(fh).filter(|handle| handle.writable);
         let Some(handle) = handle else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         let dirty = match self.dirty_of(&handle.inode) {
             Ok(dirty) => dirty,
@@ -44,7 +44,7 @@ impl Filesystem {
 
     /// Writes to `dirty`. The kernel keeps write(2) away while this mount renames the file or changes its
     /// mode, but not what it writes back of a mapping. That may ask for a base which we move meanwhile:
-    /// who meets ESTALE waits for what is under way, and tries again if the base was moved.
+    /// who finds it gone waits for what is under way, and tries again if the base was moved.
     async fn write_waiting(
         &self,
         inode: &Arc<Inode>,
@@ -54,14 +54,14 @@ impl Filesystem {
     ) -> FsResult<()> {
         loop {
             let base = dirty.away();
-            let stale = match dirty.write(offset, data).await.map_err(FsError::from) {
-                Err(error) if error.errno.0 == libc::ESTALE => error,
+            let gone = match dirty.write(offset, data).await.map_err(FsError::from) {
+                Err(gone @ FsError::VersionGone(_)) => gone,
                 result => return result,
             };
             drop(inode.publishing.lock().await);
             let now = self.dirty_of(inode)?;
             if Arc::ptr_eq(&now, &dirty) && now.away() == base {
-                return Err(stale);
+                return Err(gone);
             }
             dirty = now;
         }
@@ -70,14 +70,14 @@ impl Filesystem {
     /// What is written to the inode goes here. Begun when it is first asked for.
     ///
     /// # Errors
-    /// ESTALE if there is nothing to write to.
+    /// `NoContent` if there is nothing to write to.
     pub(in crate::fs) fn dirty_of(&self, inode: &Arc<Inode>) -> FsResult<Arc<DirtyFile>> {
         let dirty = {
             let mut state = inode.state.lock();
             if let Some(dirty) = &state.dirty {
                 return Ok(dirty.clone());
             }
-            let id = state.object().ok_or(FsError::plain(libc::ESTALE))?;
+            let id = state.object().ok_or(FsError::NoContent)?;
             let base = Base::Keep {
                 id,
                 size: state.attr.size,
@@ -93,12 +93,8 @@ impl Filesystem {
     /// Makes the store hold the file as it is now. Nothing dirty, nothing asked.
     ///
     /// # Errors
-    /// The store's, or ESTALE for a lost race; the bytes are still here.
+    /// The store's, or `VersionGone` for a lost race; the bytes are still here.
     pub(in crate::fs) async fn publish(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        Ok(self.publish_once(inode).await?)
-    }
-
-    pub(in crate::fs) async fn publish_once(&self, inode: &Arc<Inode>) -> Result<(), WriteError> {
         let _guard = inode.publishing.lock().await;
         let (dirty, metadata) = {
             let state = inode.state.lock();
@@ -116,7 +112,7 @@ impl Filesystem {
             dirty.publish(early).await?;
             dirty.touch();
         }
-        match dirty.publish(metadata.clone()).await {
+        match dirty.publish(metadata.clone()).await.map_err(FsError::from) {
             Ok(Some(published)) => {
                 self.published(inode, &published, metadata);
                 Ok(())
@@ -125,10 +121,10 @@ impl Filesystem {
             Err(failed) => {
                 let (parent, name, attached) = {
                     let mut state = inode.state.lock();
-                    state.stuck = Some(error::chain(&failed));
+                    state.stuck = Some(failed.chain());
                     (state.parent, state.name.clone(), state.attached)
                 };
-                if attached && error::is_lost_race(&failed) {
+                if attached && matches!(failed, FsError::VersionGone(_)) {
                     // What was believed of the name is wrong; the next look-up asks.
                     self.known.drop_name(parent, &name);
                 }
