@@ -3,10 +3,8 @@
 //!
 //! [`Filesystem::handle`] runs on a ring thread and never waits: what can be answered from what is
 //! here is answered there, everything else takes its request along into a task. The rooms inside:
-//! [`inode`] and [`handle`] hold what is open, [`known`] what the store said lately, [`dir`] a
-//! listing under way; `namespace`, `special`, `open`, `read`, `write`, `close`, `setattr`, `remove` and
-//! `rename` are the operations; `going` keeps the bytes of files that are removed while they are open,
-//! and `hot` serves names that are overwritten while they are opened.
+//! [`table`] holds what the kernel holds, [`names`] what the store said of names, and [`ops`] has a file
+//! for each of the kernel's verbs.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -20,38 +18,20 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::attr::{Defaults, FileAttr};
-pub use self::close::CloseMode;
-use self::error::{FsError, FsResult};
-use self::handle::{DirHandle, FileHandle, Handles};
-use self::hot::HotNames;
-use self::inode::{Inode, NewInode, State, Table};
-use self::known::KnownNames;
+use self::error::{FsError, FsResult, look_again};
+use self::names::cache::KnownNames;
+use self::names::contended::HotNames;
+pub use self::ops::flush::CloseMode;
+use self::table::handles::{DirHandle, FileHandle, Handles};
+use self::table::inode::{Inode, NewInode, State, Table};
 use crate::fuse::mount::Kernel;
 use crate::fuse::{Handler, Op, Request, Responder};
 
 pub mod attr;
-pub mod burst;
-pub mod close;
-pub mod dir;
 pub mod error;
-pub mod handle;
-pub mod inode;
-pub mod known;
-pub mod name;
-
-mod ages;
-mod ask;
-mod going;
-mod hot;
-mod namespace;
-mod open;
-mod read;
-mod readdir;
-mod remove;
-mod rename;
-mod setattr;
-mod special;
-mod write;
+pub mod names;
+pub mod ops;
+pub mod table;
 
 /// How a bucket is shown.
 #[derive(Debug, Clone)]
@@ -291,14 +271,14 @@ impl Filesystem {
     }
 
     fn inode(&self, ino: u64) -> FsResult<Arc<Inode>> {
-        self.inodes.get(ino).ok_or(FsError::plain(libc::ESTALE))
+        self.inodes.get(ino).ok_or_else(look_again)
     }
 
     /// Changes are allowed at all.
     fn writable(&self) -> FsResult<()> {
         let refused = self.config.read_only || self.refuse_writers.load(Ordering::Acquire);
         if refused {
-            Err(FsError::plain(libc::EROFS))
+            Err(FsError::ReadOnly)
         } else {
             Ok(())
         }
@@ -329,7 +309,7 @@ impl Filesystem {
         self.worked.clone()
     }
 
-    /// Runs `work` in a task and answers with what it gives; INTERRUPT ends it with EINTR.
+    /// Runs `work` in a task and answers with what it gives; INTERRUPT ends it with `Interrupted`.
     fn spawn_interruptible<T, F>(
         &self,
         context: Context,
@@ -344,7 +324,7 @@ impl Filesystem {
         self.run(async move {
             let result = tokio::select! {
                 result = work => result,
-                () = interrupt.interrupted() => Err(FsError::plain(libc::EINTR)),
+                () = interrupt.interrupted() => Err(FsError::Interrupted),
             };
             context.finish(responder, result, answer);
         });
@@ -416,8 +396,8 @@ impl Context {
     }
 
     fn fail(&self, responder: Responder, error: &FsError) {
-        error::log(self.op, self.ino, &self.key, error);
-        responder.error(error.errno.0);
+        error.log(self.op, self.ino, &self.key);
+        error.answer(responder);
     }
 }
 
@@ -472,8 +452,8 @@ impl Handler for Filesystem {
             }
             Op::Readlink => self.readlink(ino, responder),
             // link(2): "the filesystem does not support the creation of hard links".
-            Op::Link { .. } => responder.error(libc::EPERM),
-            // ENOSYS is remembered by the kernel, which then answers by itself: access by mode
+            Op::Link { .. } => FsError::NotPermitted.answer(responder),
+            // This is remembered by the kernel, which then answers by itself: access by mode
             // (default_permissions), no extended attributes, copy_file_range and fallocate by its
             // own means or EOPNOTSUPP, SEEK_DATA as without holes.
             Op::Setxattr { .. }
@@ -487,7 +467,7 @@ impl Handler for Filesystem {
             | Op::Syncfs
             | Op::Tmpfile { .. }
             | Op::Statx { .. }
-            | Op::Unsupported { .. } => responder.error(libc::ENOSYS),
+            | Op::Unsupported { .. } => FsError::Unsupported.answer(responder),
         }
     }
 

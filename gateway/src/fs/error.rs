@@ -1,127 +1,245 @@
-//! Errors to errno, in one place, and the one log line of each failed answer. Errno numbers stand
-//! nowhere else in `fs` but as constants that an operation itself decides on (ENOENT, ENOTEMPTY).
+//! Why an operation failed, by what the caller may do about it; the errno of each, which stands here and
+//! nowhere else; and the one log line of each failed answer. Code tells failures apart by their variant,
+//! never by a number.
 //!
-//! A look-up that failed at the store is never ENOENT: `NotFound` is turned into absence where
+//! A look-up that failed at the store is never "no such name": `NotFound` is turned into absence where
 //! absence was asked for, by the code that asked.
 
 use std::error::Error as StdError;
 
 use ackfs_cache::dirty::WriteError;
 use ackfs_cache::store::{StoreError, StoreErrorKind};
+use nix::errno::Errno;
 use tracing::{debug, warn};
 
-/// A positive errno.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Errno(pub i32);
+use crate::fuse::Responder;
 
-/// Why an operation failed: what the caller is told, and the cause for the log.
-#[derive(Debug)]
-pub struct FsError {
-    /// What the caller is told.
-    pub errno: Errno,
-    /// Where it came from; `None` where the errno says all (ENOENT, EEXIST).
-    pub cause: Option<Box<dyn StdError + Send + Sync>>,
+/// Why an operation failed. What came from somewhere else is kept for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// What the kernel took the name for does not hold any more; see [`look_again`].
+    #[error("the name has to be looked up again")]
+    LookAgain,
+    /// The store does not have that version any more, or has another one in its place: bytes of two versions
+    /// are not mixed, and a version that somebody else put is not overwritten unseen.
+    #[error(transparent)]
+    VersionGone(StoreError),
+    /// The file has neither a version in the store nor bytes here.
+    #[error("neither a version nor bytes")]
+    NoContent,
+    /// There is nothing of that name.
+    #[error("no such name")]
+    NoSuchName,
+    /// The name is taken.
+    #[error("the name is taken")]
+    Exists,
+    /// The directory holds names.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// This is not done to a directory.
+    #[error("a directory")]
+    IsDirectory,
+    /// This is done to directories only.
+    #[error("not a directory")]
+    NotDirectory,
+    /// The name is longer than the kernel takes, or the key longer than a store does.
+    #[error("the name is too long")]
+    NameTooLong,
+    /// Keys are UTF-8, and the name is not.
+    #[error("the name is not UTF-8")]
+    NotUtf8,
+    /// As between filesystems: the caller copies and removes by itself, as mv(1) does.
+    #[error("has to be copied and removed")]
+    AcrossFilesystems,
+    /// This makes no sense for what the inode is, or with these flags.
+    #[error("not for what this is")]
+    Invalid,
+    /// There is no such open handle, or it was not opened for this.
+    #[error("no such handle")]
+    BadHandle,
+    /// Nothing may be changed: the mount is read-only, or is about to end.
+    #[error("read-only")]
+    ReadOnly,
+    /// A bucket has no counterpart of it, for whoever asks.
+    #[error("not permitted")]
+    NotPermitted,
+    /// Not done here. The kernel remembers that and does without, by other means or for good.
+    #[error("not supported")]
+    Unsupported,
+    /// The caller gave up waiting.
+    #[error("interrupted")]
+    Interrupted,
+    /// Somebody else changes it at the same time.
+    #[error("changed by somebody else at the same time")]
+    Contended,
+    /// It is open, and its readers' bytes cannot be kept for them; why.
+    #[error("{0}")]
+    InUse(String),
+    /// An earlier publish failed when nobody waited for it any more; why.
+    #[error("{0}")]
+    LateFailure(String),
+    /// There is no local room for written bytes.
+    #[error(transparent)]
+    NoRoom(WriteError),
+    /// The local disk failed.
+    #[error(transparent)]
+    Staging(WriteError),
+    /// Larger than an object can be.
+    #[error(transparent)]
+    TooLarge(Box<dyn StdError + Send + Sync>),
+    /// The store refuses these credentials.
+    #[error(transparent)]
+    Denied(StoreError),
+    /// The store failed in another way; its kind says which.
+    #[error(transparent)]
+    Store(StoreError),
 }
 
 /// What an operation gives.
 pub type FsResult<T> = Result<T, FsError>;
 
-impl FsError {
-    /// An error that needs no cause.
-    pub fn plain(errno: i32) -> Self {
-        Self {
-            errno: Errno(errno),
-            cause: None,
-        }
-    }
-}
-
-impl From<Errno> for FsError {
-    fn from(errno: Errno) -> Self {
-        Self { errno, cause: None }
-    }
+/// Has the kernel look the name up again and try the call once more.
+///
+/// An answer can bring the kernel only what its operation has room for: one to OPEN no size, no mode and no
+/// other inode. Where what the kernel was told of a name does not hold any more, the answer is ESTALE. Its VFS
+/// then walks the path a second time with LOOKUP_REVAL (`do_filp_open` in fs/namei.c, elsewhere
+/// `retry_estale` in include/linux/namei.h), under which `fuse_dentry_revalidate` sends a LOOKUP for every
+/// name on the path, however long it was to be believed. There is one second try and no third: its failure is
+/// the caller's, ESTALE included. So who answers this has first seen to it that the look-up finds what is
+/// right: what is known of the name was just asked for, or is dropped.
+///
+/// A handle has no name to be looked up: to who holds one ESTALE says that its version is gone, and the
+/// kernel does not try again.
+pub(in crate::fs) fn look_again() -> FsError {
+    FsError::LookAgain
 }
 
 impl From<StoreError> for FsError {
     fn from(error: StoreError) -> Self {
-        Self {
-            errno: store_errno(error.kind),
-            cause: Some(Box::new(error)),
+        match error.kind {
+            StoreErrorKind::NotFound | StoreErrorKind::Changed => Self::VersionGone(error),
+            StoreErrorKind::Denied => Self::Denied(error),
+            StoreErrorKind::TooLarge => Self::TooLarge(Box::new(error)),
+            StoreErrorKind::Throttled
+            | StoreErrorKind::Timeout
+            | StoreErrorKind::NoSpace
+            | StoreErrorKind::Rejected
+            | StoreErrorKind::Broken => Self::Store(error),
         }
     }
 }
 
 impl From<WriteError> for FsError {
     fn from(error: WriteError) -> Self {
-        Self {
-            errno: write_errno(&error),
-            cause: Some(Box::new(error)),
+        match error {
+            WriteError::Store(error) => error.into(),
+            WriteError::Staging(ref cause) if cause.raw_os_error() == Some(libc::ENOSPC) => {
+                Self::NoRoom(error)
+            }
+            WriteError::Staging(_) => Self::Staging(error),
+            WriteError::TooLarge => Self::TooLarge(Box::new(error)),
         }
     }
 }
 
-/// What the caller is told when the store fails.
-pub fn store_errno(kind: StoreErrorKind) -> Errno {
-    Errno(match kind {
-        // The object was there when it was opened: whoever reads on has a stale handle.
-        StoreErrorKind::NotFound | StoreErrorKind::Changed => libc::ESTALE,
-        StoreErrorKind::Denied => libc::EACCES,
-        StoreErrorKind::Throttled | StoreErrorKind::Timeout => libc::ETIMEDOUT,
-        StoreErrorKind::TooLarge => libc::EFBIG,
-        StoreErrorKind::NoSpace => libc::EDQUOT,
-        StoreErrorKind::Rejected | StoreErrorKind::Broken => libc::EIO,
-    })
-}
-
-/// What the caller is told when writing or publishing fails.
-pub fn write_errno(error: &WriteError) -> Errno {
-    match error {
-        WriteError::Store(error) => store_errno(error.kind),
-        WriteError::Staging(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-            Errno(libc::ENOSPC)
+impl FsError {
+    /// What the caller is told.
+    fn errno(&self) -> Errno {
+        match self {
+            Self::LookAgain | Self::NoContent => Errno::ESTALE,
+            Self::NoSuchName => Errno::ENOENT,
+            Self::Exists => Errno::EEXIST,
+            Self::NotEmpty => Errno::ENOTEMPTY,
+            Self::IsDirectory => Errno::EISDIR,
+            Self::NotDirectory => Errno::ENOTDIR,
+            Self::NameTooLong => Errno::ENAMETOOLONG,
+            Self::NotUtf8 => Errno::EILSEQ,
+            Self::AcrossFilesystems => Errno::EXDEV,
+            Self::Invalid => Errno::EINVAL,
+            Self::BadHandle => Errno::EBADF,
+            Self::ReadOnly => Errno::EROFS,
+            Self::NotPermitted => Errno::EPERM,
+            Self::Unsupported => Errno::ENOSYS,
+            Self::Interrupted => Errno::EINTR,
+            Self::Contended | Self::InUse(_) => Errno::EBUSY,
+            Self::LateFailure(_) | Self::Staging(_) => Errno::EIO,
+            Self::NoRoom(_) => Errno::ENOSPC,
+            Self::TooLarge(_) => Errno::EFBIG,
+            Self::VersionGone(error) | Self::Denied(error) | Self::Store(error) => match error.kind
+            {
+                StoreErrorKind::NotFound | StoreErrorKind::Changed => Errno::ESTALE,
+                StoreErrorKind::Denied => Errno::EACCES,
+                StoreErrorKind::Throttled | StoreErrorKind::Timeout => Errno::ETIMEDOUT,
+                StoreErrorKind::TooLarge => Errno::EFBIG,
+                StoreErrorKind::NoSpace => Errno::EDQUOT,
+                StoreErrorKind::Rejected | StoreErrorKind::Broken => Errno::EIO,
+            },
         }
-        WriteError::Staging(_) => Errno(libc::EIO),
-        WriteError::TooLarge => Errno(libc::EFBIG),
+    }
+
+    /// Where it came from; `None` where the errno says all.
+    fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::VersionGone(error) | Self::Denied(error) | Self::Store(error) => Some(error),
+            Self::NoRoom(error) | Self::Staging(error) => Some(error),
+            Self::TooLarge(error) => Some(error.as_ref()),
+            Self::InUse(_) | Self::LateFailure(_) => Some(self),
+            Self::LookAgain
+            | Self::NoContent
+            | Self::NoSuchName
+            | Self::Exists
+            | Self::NotEmpty
+            | Self::IsDirectory
+            | Self::NotDirectory
+            | Self::NameTooLong
+            | Self::NotUtf8
+            | Self::AcrossFilesystems
+            | Self::Invalid
+            | Self::BadHandle
+            | Self::ReadOnly
+            | Self::NotPermitted
+            | Self::Unsupported
+            | Self::Interrupted
+            | Self::Contended => None,
+        }
+    }
+
+    /// It and all that it came from, on one line.
+    pub fn chain(&self) -> String {
+        self.cause().map_or_else(|| self.to_string(), chain)
+    }
+
+    /// Whether trying the same again may help.
+    pub fn worth_retrying(&self) -> bool {
+        match self {
+            Self::NoRoom(_) | Self::Staging(_) => true,
+            Self::Store(error) => error.kind != StoreErrorKind::Rejected,
+            _ => false,
+        }
+    }
+
+    /// Answers with it, and writes no line: for what is no failure of ours.
+    pub fn answer(&self, responder: Responder) {
+        responder.error(self.errno() as i32);
+    }
+
+    /// The one log line of a failed answer. Those that are no failure of ours ("no such name" and the like)
+    /// are logged at debug.
+    pub fn log(&self, op: &'static str, ino: u64, key: &str) {
+        let errno = self.errno();
+        match self.cause() {
+            Some(cause) => {
+                let cause = chain(cause);
+                warn!(op, ino, key, ?errno, cause, "answered with an error");
+            }
+            None => debug!(op, ino, key, ?errno, "answered with an error"),
+        }
     }
 }
 
-/// Whether trying the publish again may help.
-pub fn worth_retrying(error: &WriteError) -> bool {
-    match error {
-        WriteError::Store(error) => match error.kind {
-            StoreErrorKind::Throttled
-            | StoreErrorKind::Timeout
-            | StoreErrorKind::NoSpace
-            | StoreErrorKind::Broken => true,
-            StoreErrorKind::NotFound
-            | StoreErrorKind::Changed
-            | StoreErrorKind::Denied
-            | StoreErrorKind::TooLarge
-            | StoreErrorKind::Rejected => false,
-        },
-        WriteError::Staging(_) => true,
-        WriteError::TooLarge => false,
-    }
-}
-
-/// Whether somebody else changed or removed the object that this was to replace.
-pub fn is_lost_race(error: &WriteError) -> bool {
-    match error {
-        WriteError::Store(error) => matches!(
-            error.kind,
-            StoreErrorKind::NotFound | StoreErrorKind::Changed
-        ),
-        WriteError::Staging(_) | WriteError::TooLarge => false,
-    }
-}
-
-/// An error and all that it came from, on one line.
-pub fn chain(error: &(dyn StdError + 'static)) -> String {
+fn chain(error: &(dyn StdError + 'static)) -> String {
     // What stands behind a store's error are the SDK's words for the same.
-    let is_whole = |error: &(dyn StdError + 'static)| {
-        let write = error.downcast_ref();
-        error.is::<StoreError>() || matches!(write, Some(WriteError::Store(_)))
-    };
+    let is_whole = |error: &(dyn StdError + 'static)| error.is::<StoreError>();
     let mut text = error.to_string();
     let mut source = error.source().filter(|_| !is_whole(error));
     while let Some(cause) = source {
@@ -135,19 +253,6 @@ pub fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// The one log line of a failed answer. Answers that are no failure of ours (ENOENT and the like)
-/// are logged at debug.
-pub fn log(op: &'static str, ino: u64, key: &str, error: &FsError) {
-    let errno = nix::errno::Errno::from_raw(error.errno.0);
-    match &error.cause {
-        Some(cause) => {
-            let cause = chain(cause.as_ref());
-            warn!(op, ino, key, ?errno, cause, "answered with an error");
-        }
-        None => debug!(op, ino, key, ?errno, "answered with an error"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,29 +260,48 @@ mod tests {
     #[test]
     fn every_cause_has_its_errno() {
         let table = [
-            (StoreErrorKind::NotFound, libc::ESTALE),
-            (StoreErrorKind::Changed, libc::ESTALE),
-            (StoreErrorKind::Denied, libc::EACCES),
-            (StoreErrorKind::Throttled, libc::ETIMEDOUT),
-            (StoreErrorKind::Timeout, libc::ETIMEDOUT),
-            (StoreErrorKind::TooLarge, libc::EFBIG),
-            (StoreErrorKind::NoSpace, libc::EDQUOT),
-            (StoreErrorKind::Rejected, libc::EIO),
-            (StoreErrorKind::Broken, libc::EIO),
+            (StoreErrorKind::NotFound, Errno::ESTALE),
+            (StoreErrorKind::Changed, Errno::ESTALE),
+            (StoreErrorKind::Denied, Errno::EACCES),
+            (StoreErrorKind::Throttled, Errno::ETIMEDOUT),
+            (StoreErrorKind::Timeout, Errno::ETIMEDOUT),
+            (StoreErrorKind::TooLarge, Errno::EFBIG),
+            (StoreErrorKind::NoSpace, Errno::EDQUOT),
+            (StoreErrorKind::Rejected, Errno::EIO),
+            (StoreErrorKind::Broken, Errno::EIO),
         ];
         for (kind, errno) in table {
-            assert_eq!(store_errno(kind), Errno(errno), "{kind}");
+            let error = || StoreError::new(kind, "said no");
+            assert_eq!(FsError::from(error()).errno(), errno, "{kind}");
+            let written = FsError::from(WriteError::Store(error()));
+            assert_eq!(written.errno(), errno, "{kind}");
         }
         let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
-        assert_eq!(write_errno(&WriteError::Staging(full)), Errno(libc::ENOSPC));
-        assert_eq!(write_errno(&WriteError::TooLarge), Errno(libc::EFBIG));
+        let table = [
+            (WriteError::Staging(full), Errno::ENOSPC),
+            (
+                WriteError::Staging(std::io::ErrorKind::Other.into()),
+                Errno::EIO,
+            ),
+            (WriteError::TooLarge, Errno::EFBIG),
+        ];
+        for (error, errno) in table {
+            assert_eq!(FsError::from(error).errno(), errno);
+        }
     }
 
     #[test]
     fn the_chain_names_every_cause_once() {
         let inner = StoreError::new(StoreErrorKind::Timeout, "no answer in 60 s");
         let error = FsError::from(WriteError::Store(inner));
-        let text = chain(error.cause.as_ref().unwrap().as_ref());
-        assert_eq!(text, "timed out: no answer in 60 s");
+        assert_eq!(error.chain(), "timed out: no answer in 60 s");
+        let late = FsError::LateFailure("it was so".to_owned());
+        assert_eq!(late.chain(), "it was so");
+        let failed = FsError::from(WriteError::Staging(std::io::Error::other("a bad block")));
+        assert!(
+            failed.chain().ends_with("or name another: a bad block"),
+            "{}",
+            failed.chain()
+        );
     }
 }

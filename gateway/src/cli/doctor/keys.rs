@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ackfs_cache::store::{ListRequest, ObjectStore, StoreResult};
 
-use crate::fs::name::name_of;
+use crate::fs::names::key::name_of;
 use crate::s3::S3Store;
 
 use super::Check;

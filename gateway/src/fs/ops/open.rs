@@ -20,14 +20,14 @@ use std::time::{Instant, SystemTime};
 use ackfs_cache::dirty::Base;
 use ackfs_cache::object::Key;
 
-use super::attr::Kind;
-use super::dir::Lister;
-use super::error::{Errno, FsError, FsResult};
-use super::handle::{DirHandle, FileHandle};
-use super::hot::is_asked;
-use super::inode::{Inode, State, Told};
-use super::known::Known;
-use super::{Context, Filesystem};
+use crate::fs::attr::Kind;
+use crate::fs::error::{FsError, FsResult, look_again};
+use crate::fs::names::cache::Known;
+use crate::fs::names::contended::is_asked;
+use crate::fs::names::listing::Lister;
+use crate::fs::table::handles::{DirHandle, FileHandle};
+use crate::fs::table::inode::{Inode, State, Told};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::abi::{FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH, OpenOut};
 use crate::fuse::{Caller, Responder};
 
@@ -50,7 +50,7 @@ fn changes(flags: u32) -> bool {
 }
 
 impl Filesystem {
-    pub(super) fn open(&self, ino: u64, flags: u32, responder: Responder) {
+    pub(in crate::fs) fn open(&self, ino: u64, flags: u32, responder: Responder) {
         let inode = match self.inode(ino) {
             Ok(inode) => inode,
             Err(error) => return Context::new("open", ino).fail(responder, &error),
@@ -70,7 +70,7 @@ impl Filesystem {
     async fn open_inode(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
         match inode.kind {
             Kind::File => {}
-            Kind::Directory => return Err(FsError::plain(libc::EISDIR)),
+            Kind::Directory => return Err(FsError::IsDirectory),
             // The kernel opens these by itself. What it wanted to make here, or took for a file, it finds
             // to be one of them when it looks again.
             Kind::Symlink | Kind::Fifo | Kind::Socket => return Err(self.look_again(inode)),
@@ -87,7 +87,7 @@ impl Filesystem {
             if access(inode) != checked {
                 // A listing shows no metadata, so the kernel has let the caller in by the mount's mode and
                 // owner. It looks the name up again and checks by the file's own.
-                return Err(FsError::plain(libc::ESTALE));
+                return Err(look_again());
             }
         }
         tell_of_late_failure(&mut inode.state.lock())?;
@@ -136,7 +136,7 @@ impl Filesystem {
         if !self.pass_through(inode, &mut state, flags, &mut out) {
             drop(state);
             self.inodes.succeed(inode);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(look_again());
         }
         let passthrough = out.open_flags & FOPEN_PASSTHROUGH != 0;
         if !passthrough && state.kernel_pages == state.version && state.version.is_some() {
@@ -158,8 +158,8 @@ impl Filesystem {
     /// by name gets what is in the store.
     ///
     /// # Errors
-    /// ESTALE, see [`Filesystem::look_again`].
-    pub(super) fn turn_from_lost(&self, inode: &Inode) -> FsResult<()> {
+    /// [`look_again`].
+    pub(in crate::fs) fn turn_from_lost(&self, inode: &Inode) -> FsResult<()> {
         {
             let state = inode.state.lock();
             if !state.is_local() || state.told != Some(Told::Final) {
@@ -171,11 +171,10 @@ impl Filesystem {
         Err(stale)
     }
 
-    /// ESTALE, which makes the kernel look the name up again and try once more; it gives the caller a
-    /// second one. So the look-up must not find what is out of date (another version, or a file whose
-    /// own mode no listing shows): what is known of the name goes first, unless it was asked for just
+    /// [`look_again`], after what is known of the name was dropped: the look-up must not find what is out of
+    /// date (another version, or a file whose own mode no listing shows). Not needed if it was asked for just
     /// now.
-    pub(super) fn look_again(&self, inode: &Inode) -> FsError {
+    pub(in crate::fs) fn look_again(&self, inode: &Inode) -> FsError {
         let (parent, name, gone) = {
             let state = inode.state.lock();
             (state.parent, state.name.clone(), state.unlinked)
@@ -183,7 +182,7 @@ impl Filesystem {
         if !gone {
             self.known.drop_name(parent, &name);
         }
-        FsError::plain(libc::ESTALE)
+        look_again()
     }
 
     fn take_handle(
@@ -253,7 +252,7 @@ impl Filesystem {
             if state.backing.is_some() {
                 drop(state);
                 self.inodes.succeed(inode);
-                return Err(FsError::plain(libc::ESTALE));
+                return Err(look_again());
             }
             state.attr.modify(SystemTime::now());
             state.kernel_pages = None;
@@ -265,7 +264,7 @@ impl Filesystem {
                     state.begin_writing(dirty);
                     None
                 }
-                (None, None) => return Err(FsError::plain(libc::ESTALE)),
+                (None, None) => return Err(FsError::NoContent),
             }
         };
         match local {
@@ -289,7 +288,7 @@ impl Filesystem {
         }
     }
 
-    pub(super) fn create(
+    pub(in crate::fs) fn create(
         &self,
         parent: u64,
         name: &[u8],
@@ -355,28 +354,28 @@ impl Filesystem {
         {
             // The kernel's negative dentry is older than what was heard since.
             if exclusive {
-                return Err(FsError::plain(libc::EEXIST));
+                return Err(FsError::Exists);
             }
             return Ok((self.reference(dir, name, &what, None, begun), false));
         }
         match self.new_file(dir, name, mode, caller) {
             Ok(inode) => Ok((inode, true)),
-            Err(error) if error.errno.0 == libc::EEXIST && !exclusive => {
+            Err(FsError::Exists) if !exclusive => {
                 let child = self.inodes.child(dir.ino, name);
                 let child = child.filter(|child| self.inodes.refer(child));
-                Ok((child.ok_or(error)?, false))
+                Ok((child.ok_or(FsError::Exists)?, false))
             }
             Err(error) => Err(error),
         }
     }
 
-    pub(super) fn opendir(&self, ino: u64, responder: Responder) {
+    pub(in crate::fs) fn opendir(&self, ino: u64, responder: Responder) {
         let inode = match self.inode(ino) {
             Ok(inode) => inode,
             Err(error) => return Context::new("opendir", ino).fail(responder, &error),
         };
         if inode.kind != Kind::Directory {
-            return responder.error(libc::ENOTDIR);
+            return FsError::NotDirectory.answer(responder);
         }
         let lister = self.lister(&inode);
         let opened = |this: &Self, inode, lister| {
@@ -401,7 +400,7 @@ impl Filesystem {
         });
     }
 
-    pub(super) fn lister(&self, dir: &Inode) -> Lister {
+    pub(in crate::fs) fn lister(&self, dir: &Inode) -> Lister {
         let prefix = dir.state.lock().key.to_string();
         let local = self.inodes.local_names(dir.ino);
         Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
@@ -418,10 +417,7 @@ fn tell_of_late_failure(state: &mut State) -> FsResult<()> {
         return Ok(());
     }
     match state.stuck.take() {
-        Some(cause) => Err(FsError {
-            errno: Errno(libc::EIO),
-            cause: Some(cause.into()),
-        }),
+        Some(cause) => Err(FsError::LateFailure(cause)),
         None => Ok(()),
     }
 }

@@ -3,15 +3,15 @@
 
 use ackfs_cache::object::Key;
 
-use super::ask::page_of;
-use super::attr::Kind;
-use super::error::FsError;
-use super::name::{directory_prefix, file_key};
-use super::{Context, Filesystem};
+use crate::fs::attr::Kind;
+use crate::fs::error::FsError;
+use crate::fs::names::key::{directory_prefix, file_key};
+use crate::fs::names::resolve::page_of;
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 
 impl Filesystem {
-    pub(super) fn unlink(&self, parent: u64, name: &[u8], responder: Responder) {
+    pub(in crate::fs) fn unlink(&self, parent: u64, name: &[u8], responder: Responder) {
         let (dir, name) = match self.writable().and_then(|()| self.place(parent, name)) {
             Ok(place) => place,
             Err(error) => return Context::new("unlink", parent).fail(responder, &error),
@@ -28,7 +28,7 @@ impl Filesystem {
                 return Ok(());
             };
             if inode.kind == Kind::Directory {
-                return Err(FsError::plain(libc::EISDIR));
+                return Err(FsError::IsDirectory);
             }
             // A publish under way would bring the object back.
             let lock = || inode.publishing.lock();
@@ -46,7 +46,7 @@ impl Filesystem {
         self.spawn(context, responder, work, |responder, ()| responder.empty());
     }
 
-    pub(super) fn rmdir(&self, parent: u64, name: &[u8], responder: Responder) {
+    pub(in crate::fs) fn rmdir(&self, parent: u64, name: &[u8], responder: Responder) {
         let (dir, name) = match self.writable().and_then(|()| self.place(parent, name)) {
             Ok(place) => place,
             Err(error) => return Context::new("rmdir", parent).fail(responder, &error),
@@ -58,10 +58,10 @@ impl Filesystem {
             let child = this.inodes.child(dir.ino, &name);
             if let Some(child) = &child {
                 if child.kind != Kind::Directory {
-                    return Err(FsError::plain(libc::ENOTDIR));
+                    return Err(FsError::NotDirectory);
                 }
                 if !this.inodes.local_names(child.ino).is_empty() {
-                    return Err(FsError::plain(libc::ENOTEMPTY));
+                    return Err(FsError::NotEmpty);
                 }
             }
             // The marker and one more: what is known here may be old.
@@ -70,7 +70,7 @@ impl Filesystem {
                 if let Some(child) = &child {
                     this.known.drop_directory(child.ino);
                 }
-                return Err(FsError::plain(libc::ENOTEMPTY));
+                return Err(FsError::NotEmpty);
             }
             if !page.entries.is_empty() {
                 this.store.delete(&Key::new(prefix), None).await?;

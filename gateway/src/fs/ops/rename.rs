@@ -10,14 +10,14 @@ use std::time::{Instant, SystemTime};
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
-use super::attr::{FileAttr, Kind};
-use super::error::{FsError, FsResult};
-use super::inode::Inode;
-use super::known::Listed;
-use super::name::file_key;
-use super::namespace::content_type;
-use super::write::rebase;
-use super::{Context, Filesystem};
+use crate::fs::attr::{FileAttr, Kind};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::names::key::file_key;
+use crate::fs::ops::lookup::content_type;
+use crate::fs::ops::write::rebase;
+use crate::fs::table::inode::Inode;
+use crate::fs::{Context, Filesystem};
 use crate::fuse::{Interrupt, Responder};
 
 /// RENAME_NOREPLACE of renameat2(2).
@@ -36,7 +36,7 @@ struct Copied {
 }
 
 impl Filesystem {
-    pub(super) fn rename(
+    pub(in crate::fs) fn rename(
         &self,
         parent: u64,
         name: &[u8],
@@ -50,7 +50,7 @@ impl Filesystem {
             .and_then(|()| Ok((self.place(parent, name)?, self.place(new_parent, new_name)?)));
         let (source, target) = match places {
             // Exchange and whiteout have no counterpart at a store.
-            Ok(_) if flags & !NOREPLACE != 0 => return responder.error(libc::EINVAL),
+            Ok(_) if flags & !NOREPLACE != 0 => return FsError::Invalid.answer(responder),
             Ok(places) => places,
             Err(error) => return Context::new("rename", parent).fail(responder, &error),
         };
@@ -75,10 +75,10 @@ impl Filesystem {
         let inode = self
             .inodes
             .child(dir.ino, name)
-            .ok_or(FsError::plain(libc::ENOENT))?;
+            .ok_or(FsError::NoSuchName)?;
         if inode.kind == Kind::Directory {
             // As between filesystems: mv(1) then copies and removes.
-            return Err(FsError::plain(libc::EXDEV));
+            return Err(FsError::AcrossFilesystems);
         }
         if dir.ino == new_dir.ino && name == new_name {
             return Ok(());
@@ -86,10 +86,10 @@ impl Filesystem {
         let replaced = self.inodes.child(new_dir.ino, new_name);
         if let Some(replaced) = &replaced {
             if flags & NOREPLACE != 0 {
-                return Err(FsError::plain(libc::EEXIST));
+                return Err(FsError::Exists);
             }
             if replaced.kind == Kind::Directory {
-                return Err(FsError::plain(libc::EISDIR));
+                return Err(FsError::IsDirectory);
             }
         }
         if inode.state.lock().is_local() {
@@ -200,7 +200,7 @@ impl Filesystem {
     ) -> FsResult<Copied> {
         let (source, size, known) = {
             let state = inode.state.lock();
-            let source = state.object().ok_or(FsError::plain(libc::ENOENT))?;
+            let source = state.object().ok_or(FsError::NoSuchName)?;
             let known = state.metadata.clone();
             (
                 source,
@@ -259,15 +259,15 @@ impl Filesystem {
                 Err(error) => error,
             };
             match error.kind {
-                StoreErrorKind::NotFound => return Err(FsError::plain(libc::ENOENT)),
+                StoreErrorKind::NotFound => return Err(FsError::NoSuchName),
                 StoreErrorKind::Changed => known = Some(source.etag),
                 _ => return Err(error.into()),
             }
         }
         let newest = self.head(&source.key).await?;
-        let newest = newest.ok_or(FsError::plain(libc::ENOENT))?;
+        let newest = newest.ok_or(FsError::NoSuchName)?;
         if known.as_ref() == Some(&newest.etag) && flags & NOREPLACE != 0 {
-            return Err(FsError::plain(libc::EEXIST));
+            return Err(FsError::Exists);
         }
         let source = ObjectId::new(source.key, newest.etag);
         let attr = FileAttr::file(&self.defaults, newest.size, newest.modified);
@@ -277,7 +277,7 @@ impl Filesystem {
             Ok(etag) => Ok((source, metadata, etag)),
             // Only NOREPLACE asks for more than that the source is there, which it was a moment ago.
             Err(error) if error.kind == StoreErrorKind::Changed && flags & NOREPLACE != 0 => {
-                Err(FsError::plain(libc::EEXIST))
+                Err(FsError::Exists)
             }
             Err(error) => Err(error.into()),
         }

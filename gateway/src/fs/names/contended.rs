@@ -20,10 +20,10 @@ use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::StoreErrorKind;
 use moka::sync::Cache;
 
-use super::Filesystem;
-use super::error::{FsError, FsResult};
-use super::inode::{Inode, State};
-use super::known::Listed;
+use crate::fs::Filesystem;
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::table::inode::{Inode, State};
 use crate::fuse::abi::EntryOut;
 
 /// For how long a name is hot after the last time that one of its versions was missed.
@@ -49,7 +49,7 @@ pub struct Asked {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct HotNames(Cache<(u64, Arc<str>), ()>);
+pub(in crate::fs) struct HotNames(Cache<(u64, Arc<str>), ()>);
 
 impl Default for HotNames {
     fn default() -> Self {
@@ -62,13 +62,13 @@ impl Default for HotNames {
 
 impl HotNames {
     /// Whether a version of the name was missed lately. Never waits.
-    pub(super) fn holds(&self, dir: u64, name: &str) -> bool {
+    pub(in crate::fs) fn holds(&self, dir: u64, name: &str) -> bool {
         self.0.contains_key(&(dir, name.into()))
     }
 }
 
 /// Whether an OPEN that comes now may take the version shown for what the store has.
-pub(super) fn is_asked(state: &State) -> bool {
+pub(in crate::fs) fn is_asked(state: &State) -> bool {
     let Some(asked) = &state.asked else {
         return false;
     };
@@ -80,9 +80,10 @@ pub(super) fn is_asked(state: &State) -> bool {
 
 impl Filesystem {
     /// An open or a read failed: its name is hot if that is because the version was gone.
-    pub(super) fn note_missed(&self, inode: &Inode, error: &FsError) {
+    pub(in crate::fs) fn note_missed(&self, inode: &Inode, error: &FsError) {
         let state = inode.state.lock();
-        if error.errno.0 == libc::ESTALE && !state.unlinked {
+        let is_missed = matches!(error, FsError::LookAgain | FsError::VersionGone(_));
+        if is_missed && !state.unlinked {
             let place = (state.parent, state.name.clone());
             self.hot.0.insert(place, ());
         }
@@ -90,7 +91,7 @@ impl Filesystem {
 
     /// Looks up a name that is hot. `None` if there is no such object: then it is a name as any other.
     /// Waits for the store.
-    pub(super) async fn look_up_hot(
+    pub(in crate::fs) async fn look_up_hot(
         &self,
         dir: &Arc<Inode>,
         name: &str,

@@ -15,13 +15,12 @@
 
 use std::sync::Arc;
 
-use ackfs_cache::dirty::{Base, DirtyFile, Held, WriteError};
+use ackfs_cache::dirty::{Base, DirtyFile, Held};
 use ackfs_cache::object::{ETag, Key};
-use ackfs_cache::store::StoreErrorKind;
 
-use super::Filesystem;
-use super::error::{Errno, FsError, FsResult};
-use super::inode::{Inode, State};
+use crate::fs::Filesystem;
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::table::inode::{Inode, State};
 use crate::fuse::Interrupt;
 
 /// How often the bytes are brought anew because the file changed meanwhile.
@@ -29,7 +28,7 @@ const TRIES_MAX: usize = 8;
 
 /// What was brought of one inode. Nothing, if nobody needs it.
 #[derive(Debug, Default)]
-pub(super) struct Brought {
+pub(in crate::fs) struct Brought {
     file: Option<Arc<DirtyFile>>,
     /// `None` beside a file: the object was gone before us, and the bytes with it.
     held: Option<Held>,
@@ -46,7 +45,7 @@ impl Filesystem {
     /// Brings the bytes of `inode` here if somebody has it open. Waits for the store and the disk.
     ///
     /// # Errors
-    /// EBUSY if there is no room for them; the store's; EINTR. Nothing has changed then.
+    /// `InUse` if there is no room for them; the store's; `Interrupted`. Nothing has changed then.
     async fn bring(&self, inode: &Inode, interrupt: &mut Interrupt) -> FsResult<Brought> {
         let (file, version) = {
             let state = inode.state.lock();
@@ -65,32 +64,19 @@ impl Filesystem {
         };
         let held = tokio::select! {
             held = file.hold() => held,
-            () = interrupt.interrupted() => return Err(FsError::plain(libc::EINTR)),
+            () = interrupt.interrupted() => return Err(FsError::Interrupted),
         };
-        let held = match held {
+        let held = match held.map_err(FsError::from) {
             Ok(held) => Some(held),
-            Err(WriteError::Store(error))
-                if matches!(
-                    error.kind,
-                    StoreErrorKind::NotFound | StoreErrorKind::Changed
-                ) =>
-            {
-                None
+            Err(FsError::VersionGone(_)) => None,
+            Err(FsError::NoRoom(_)) => {
+                return Err(FsError::InUse(format!(
+                    "it is open, and there is no local room for its {} bytes, which its readers would \
+                     lose; close it, or give --cache-dir more room",
+                    file.size()
+                )));
             }
-            Err(WriteError::Staging(error)) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                return Err(FsError {
-                    errno: Errno(libc::EBUSY),
-                    cause: Some(
-                        format!(
-                            "it is open, and there is no local room for its {} bytes, which its \
-                             readers would lose; close it, or give --cache-dir more room",
-                            file.size()
-                        )
-                        .into(),
-                    ),
-                });
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         Ok(Brought {
             file: Some(file),
@@ -104,9 +90,9 @@ impl Filesystem {
     /// comes [`Filesystem::gone`] or [`Filesystem::stay`], before the guards are dropped.
     ///
     /// # Errors
-    /// EBUSY if there is no room, or if the file changes faster than it is brought; the store's;
-    /// EINTR. Nothing has changed then.
-    pub(super) async fn leave<G, L: Future<Output = G>>(
+    /// `InUse` if there is no room, or if the file changes faster than it is brought; the store's;
+    /// `Interrupted`. Nothing has changed then.
+    pub(in crate::fs) async fn leave<G, L: Future<Output = G>>(
         &self,
         inode: &Inode,
         interrupt: &mut Interrupt,
@@ -119,14 +105,12 @@ impl Filesystem {
                 return Ok((guards, brought));
             }
         }
-        Err(FsError {
-            errno: Errno(libc::EBUSY),
-            cause: Some("it changes faster than its readers' bytes can be kept; try again".into()),
-        })
+        let cause = "it changes faster than its readers' bytes can be kept; try again";
+        Err(FsError::InUse(cause.to_owned()))
     }
 
     /// The object is gone: no name leads to `inode` any more.
-    pub(super) async fn gone(&self, inode: &Arc<Inode>, brought: Brought) {
+    pub(in crate::fs) async fn gone(&self, inode: &Arc<Inode>, brought: Brought) {
         let dirty = {
             let mut state = inode.state.lock();
             state.leaving = false;
@@ -143,7 +127,7 @@ impl Filesystem {
     }
 
     /// The store refused: the object is still there.
-    pub(super) fn stay(&self, inode: &Arc<Inode>, brought: Brought) {
+    pub(in crate::fs) fn stay(&self, inode: &Arc<Inode>, brought: Brought) {
         inode.state.lock().leaving = false;
         drop(brought);
         self.settle(inode);

@@ -22,13 +22,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ackfs_cache::dirty::WriteError;
 use tracing::error;
 
-use super::error::FsResult;
-use super::handle::FileHandle;
-use super::inode::{Inode, Told};
-use super::{Context, Filesystem, error};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::table::handles::FileHandle;
+use crate::fs::table::inode::{Inode, Told};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 use crate::fuse::abi::FOPEN_SYNC_RELEASE;
 
@@ -63,7 +62,7 @@ impl CloseMode {
     /// Only handles that publish have their RELEASE waited for. A reader's RELEASE has nothing to
     /// tell: what it would order (an unlink or open right after the close) is ordered by the inode's
     /// state here, and its close would cost a round trip for nothing.
-    pub(super) fn open_flags(self, publishes: bool) -> u32 {
+    pub(in crate::fs) fn open_flags(self, publishes: bool) -> u32 {
         match self {
             Self::Release if publishes => FOPEN_SYNC_RELEASE,
             Self::Release | Self::Flush => 0,
@@ -141,9 +140,9 @@ enum AtRelease {
 }
 
 impl Filesystem {
-    pub(super) fn flush(&self, fh: u64, last: bool, responder: Responder) {
+    pub(in crate::fs) fn flush(&self, fh: u64, last: bool, responder: Responder) {
         let Some(handle) = self.files.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         if !handle.publishes {
             return responder.empty();
@@ -163,9 +162,9 @@ impl Filesystem {
         }
     }
 
-    pub(super) fn fsync(&self, fh: u64, responder: Responder) {
+    pub(in crate::fs) fn fsync(&self, fh: u64, responder: Responder) {
         let Some(handle) = self.files.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         // Unlike close, fsync is about the file and not about the descriptor.
         self.publish_for("fsync", &handle.inode, None, responder);
@@ -189,9 +188,9 @@ impl Filesystem {
         let context = Context::of(op, inode);
         let (this, inode) = (self.this(), inode.clone());
         let work = async move {
-            let result = this.publish_once(&inode).await;
+            let result = this.publish(&inode).await;
             inode.state.lock().told = result.as_ref().err().map(|failed| {
-                if error::worth_retrying(failed) {
+                if failed.worth_retrying() {
                     Told::Passing
                 } else {
                     Told::Final
@@ -203,14 +202,14 @@ impl Filesystem {
                     Err(_) => LastFlush::Failed,
                 });
             }
-            Ok(result?)
+            result
         };
         self.spawn(context, responder, work, |responder, ()| responder.empty());
     }
 
-    pub(super) fn release(&self, fh: u64, responder: Responder) {
+    pub(in crate::fs) fn release(&self, fh: u64, responder: Responder) {
         let Some(handle) = self.files.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         let inode = handle.inode.clone();
         let (last_writer, dirty) = {
@@ -272,7 +271,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// As [`Filesystem::publish`].
-    pub(super) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
+    pub(in crate::fs) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
         let published = self.publish(inode).await;
         if published.is_ok() {
             self.settle(inode);
@@ -284,7 +283,7 @@ impl Filesystem {
 
     /// The last writer is gone and nothing is dirty: the file is the store's again. The bytes of a
     /// file that has no name any more stay until the last handle is closed: nobody else has them.
-    pub(super) fn settle(&self, inode: &Arc<Inode>) {
+    pub(in crate::fs) fn settle(&self, inode: &Arc<Inode>) {
         {
             let mut state = inode.state.lock();
             let clean = state.dirty.as_ref().is_some_and(|dirty| !dirty.is_dirty());
@@ -311,10 +310,10 @@ impl Filesystem {
             // The closer knows, and trying again would fail again.
             return self.give_up(inode, None).await;
         }
-        let mut result = self.publish_once(inode).await;
-        if result.as_ref().is_err_and(error::worth_retrying) {
+        let mut result = self.publish(inode).await;
+        if result.as_ref().is_err_and(FsError::worth_retrying) {
             tokio::time::sleep(RELEASE_RETRY_AFTER).await;
-            result = self.publish_once(inode).await;
+            result = self.publish(inode).await;
         }
         match result {
             Ok(()) => self.settle(inode),
@@ -326,8 +325,8 @@ impl Filesystem {
 
     /// The bytes cannot be kept any longer. Waits for the store to take back an upload under way, when
     /// whoever opens the name finds it without them already.
-    pub(super) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<WriteError>) {
-        let cause = failed.as_ref().map(|failed| error::chain(failed));
+    pub(in crate::fs) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<FsError>) {
+        let cause = failed.map(|failed| failed.chain());
         let (dirty, key, lost, gone) = {
             let mut state = inode.state.lock();
             let told = state.told.take();

@@ -1,7 +1,7 @@
 //! Names: look-up, attributes, new files and directories.
 //!
 //! A look-up is answered at once from what is open here or from what the store said lately. Otherwise it
-//! asks (`ask.rs`).
+//! asks (`names::resolve`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use ackfs_cache::dirty::Base;
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 
-use super::ask::Found;
-use super::attr::{FileAttr, Kind, negative_entry};
-use super::error::{FsError, FsResult};
-use super::inode::{Inode, NewInode, ROOT, State};
-use super::known::{Known, Listed};
-use super::name::{directory_prefix, file_key};
-use super::special::Special;
-use super::{Context, Filesystem};
+use crate::fs::attr::{FileAttr, Kind, negative_entry};
+use crate::fs::error::{FsError, FsResult, look_again};
+use crate::fs::names::cache::{Known, Listed};
+use crate::fs::names::key::{directory_prefix, file_key};
+use crate::fs::names::resolve::Found;
+use crate::fs::ops::special::Special;
+use crate::fs::table::inode::{Inode, NewInode, ROOT, State};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::abi::StatfsOut;
 use crate::fuse::{Caller, Responder};
 
 impl Filesystem {
-    pub(super) fn lookup(&self, parent: u64, name: &[u8], responder: Responder) {
+    pub(in crate::fs) fn lookup(&self, parent: u64, name: &[u8], responder: Responder) {
         let context = Context::new("lookup", parent);
         let (dir, name) = match self.place(parent, name) {
             Ok(place) => place,
             // A name that cannot be a key is a name that is not there.
-            Err(error) if error.errno.0 == libc::EILSEQ => return responder.error(libc::ENOENT),
+            Err(FsError::NotUtf8) => return FsError::NoSuchName.answer(responder),
             Err(error) => return context.fail(responder, &error),
         };
         if !Self::has_shown_access(&dir) {
@@ -99,13 +99,17 @@ impl Filesystem {
     }
 
     /// The directory and the name as text.
-    pub(super) fn place(&self, parent: u64, name: &[u8]) -> FsResult<(Arc<Inode>, Box<str>)> {
+    pub(in crate::fs) fn place(
+        &self,
+        parent: u64,
+        name: &[u8],
+    ) -> FsResult<(Arc<Inode>, Box<str>)> {
         let dir = self.inode(parent)?;
         if dir.kind != Kind::Directory {
-            return Err(FsError::plain(libc::ENOTDIR));
+            return Err(FsError::NotDirectory);
         }
         file_key(&dir.state.lock().key, name)?;
-        let name = std::str::from_utf8(name).map_err(|_| FsError::plain(libc::EILSEQ))?;
+        let name = std::str::from_utf8(name).map_err(|_| FsError::NotUtf8)?;
         Ok((dir, name.into()))
     }
 
@@ -141,7 +145,7 @@ impl Filesystem {
     }
 
     /// The inode of a name that was found, with one more reference for the kernel.
-    pub(super) fn reference(
+    pub(in crate::fs) fn reference(
         &self,
         dir: &Inode,
         name: &str,
@@ -236,7 +240,7 @@ impl Filesystem {
         })
     }
 
-    pub(super) fn getattr(&self, ino: u64, responder: Responder) {
+    pub(in crate::fs) fn getattr(&self, ino: u64, responder: Responder) {
         let inode = match self.inode(ino) {
             Ok(inode) => inode,
             Err(error) => return Context::new("getattr", ino).fail(responder, &error),
@@ -273,8 +277,8 @@ impl Filesystem {
                 if inode.kind == Kind::Directory {
                     // Here the kernel is told, whatever it was told before.
                     let shown = this.show_access(&inode).await;
-                    shown.or_else(|error| match error.errno.0 {
-                        libc::ESTALE => Ok(()),
+                    shown.or_else(|error| match error {
+                        FsError::LookAgain => Ok(()),
                         _ => Err(error),
                     })?;
                 } else {
@@ -292,7 +296,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// As [`Filesystem::revalidate`].
-    pub(super) async fn revalidate_published(&self, inode: &Arc<Inode>) -> FsResult<()> {
+    pub(in crate::fs) async fn revalidate_published(&self, inode: &Arc<Inode>) -> FsResult<()> {
         if !inode.state.lock().is_the_stores() {
             return Ok(());
         }
@@ -301,13 +305,13 @@ impl Filesystem {
     }
 
     /// Asks the store which version there is now, unless more is known here. If it is another one, or if
-    /// its metadata say that it is of another type, the inode is detached and ESTALE given, which makes
-    /// the kernel look the name up again: it gets a new inode, and its size with it. Who has the old one
+    /// its metadata say that it is of another type, the inode is detached and the kernel has to
+    /// look the name up again: it gets a new inode, and its size with it. Who has the old one
     /// open keeps it, and what they have written.
     ///
     /// # Errors
-    /// ESTALE as said, also when the object is gone; others as the store's.
-    pub(super) async fn revalidate(&self, inode: &Arc<Inode>) -> FsResult<()> {
+    /// [`look_again`] as said, also when the object is gone; others as the store's.
+    pub(in crate::fs) async fn revalidate(&self, inode: &Arc<Inode>) -> FsResult<()> {
         self.check(inode, false).await
     }
 
@@ -334,7 +338,7 @@ impl Filesystem {
             drop(state);
             self.known.put(place.0, &place.1, None, begun);
             self.inodes.detach(inode);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(look_again());
         };
         let (etag, size, modified) = (info.etag.clone(), info.size, info.modified);
         let what = Listed::File {
@@ -354,7 +358,7 @@ impl Filesystem {
                 .changed_opens
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.inodes.detach(inode);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(look_again());
         }
         if !is_same || state.metadata.is_none() || state.checked <= begun {
             let attr = FileAttr::file(&self.defaults, size, modified);
@@ -366,7 +370,7 @@ impl Filesystem {
         Ok(())
     }
 
-    pub(super) fn mkdir(
+    pub(in crate::fs) fn mkdir(
         &self,
         parent: u64,
         name: &[u8],
@@ -399,7 +403,7 @@ impl Filesystem {
             {
                 Ok(_) => {}
                 Err(error) if error.kind == StoreErrorKind::Changed => {
-                    return Err(FsError::plain(libc::EEXIST));
+                    return Err(FsError::Exists);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -426,7 +430,7 @@ impl Filesystem {
         });
     }
 
-    pub(super) fn mknod(
+    pub(in crate::fs) fn mknod(
         &self,
         parent: u64,
         name: &[u8],
@@ -440,7 +444,7 @@ impl Filesystem {
             libc::S_IFIFO => Some(Kind::Fifo),
             libc::S_IFSOCK => Some(Kind::Socket),
             // Whoever can write to the bucket could reach the devices of every machine that mounts it.
-            _ => return responder.error(libc::EPERM),
+            _ => return FsError::NotPermitted.answer(responder),
         };
         if let Some(kind) = special {
             let special = Special::new(kind, mode, caller);
@@ -473,8 +477,8 @@ impl Filesystem {
     /// A file that is not at the store yet. Asks nothing: the condition at its publish does.
     ///
     /// # Errors
-    /// EEXIST if the name is known to be taken.
-    pub(super) fn new_file(
+    /// `Exists` if the name is known to be taken.
+    pub(in crate::fs) fn new_file(
         &self,
         dir: &Arc<Inode>,
         name: &str,
@@ -488,7 +492,7 @@ impl Filesystem {
             .child(dir.ino, name)
             .is_some_and(|child| taken(&child.state.lock()))
         {
-            return Err(FsError::plain(libc::EEXIST));
+            return Err(FsError::Exists);
         }
         let now = SystemTime::now();
         let mut attr = FileAttr::file(&self.defaults, 0, now);
@@ -523,7 +527,7 @@ impl Filesystem {
 
     /// A name in the directory went: the directory stays here though the store may hold nothing of
     /// it any more, until rmdir or until the kernel forgets it.
-    pub(super) fn keep(&self, dir: &Arc<Inode>) {
+    pub(in crate::fs) fn keep(&self, dir: &Arc<Inode>) {
         Self::touched(dir);
         if !Self::is_root(dir.ino) {
             {
@@ -536,11 +540,11 @@ impl Filesystem {
     }
 
     /// A name in the directory came or went.
-    pub(super) fn touched(dir: &Inode) {
+    pub(in crate::fs) fn touched(dir: &Inode) {
         dir.state.lock().attr.modify(SystemTime::now());
     }
 
-    pub(super) fn statfs(responder: Responder) {
+    pub(in crate::fs) fn statfs(responder: Responder) {
         // A bucket has no size: df shows one that nobody fills.
         const BLOCK: u32 = 4096;
         const BLOCKS: u64 = (1 << 60) / BLOCK as u64;
@@ -551,23 +555,23 @@ impl Filesystem {
             files: 1 << 40,
             ffree: 1 << 40,
             bsize: BLOCK,
-            namelen: super::name::NAME_LEN_MAX as u32,
+            namelen: crate::fs::names::key::NAME_LEN_MAX as u32,
             frsize: BLOCK,
             ..StatfsOut::default()
         });
     }
 
     /// Whether the inode is the mount's root.
-    pub(super) fn is_root(ino: u64) -> bool {
+    pub(in crate::fs) fn is_root(ino: u64) -> bool {
         ino == ROOT
     }
 }
 
 /// The content type of a directory's marker, as other clients give it.
-pub(super) const DIRECTORY_TYPE: &str = "application/x-directory";
+pub(in crate::fs) const DIRECTORY_TYPE: &str = "application/x-directory";
 
 /// What browsers and other clients of the bucket are told that a new file is: by the end of its name.
-pub(super) fn content_type(name: &str) -> &'static str {
+pub(in crate::fs) fn content_type(name: &str) -> &'static str {
     let guess = mime_guess::from_path(name).first_raw();
     guess.unwrap_or("application/octet-stream")
 }

@@ -15,8 +15,8 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::known::Listed;
-use super::name::{Fold, name_of};
+use crate::fs::names::cache::Listed;
+use crate::fs::names::key::{Fold, name_of};
 
 /// Pages fetched beyond the one being read.
 const PAGES_AHEAD: usize = 2;

@@ -16,17 +16,17 @@ use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 use bytes::Bytes;
 
-use super::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
-use super::error::{FsError, FsResult};
-use super::inode::{Inode, NewInode};
-use super::known::Listed;
-use super::name::file_key;
-use super::{Context, Filesystem};
+use crate::fs::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::names::key::file_key;
+use crate::fs::table::inode::{Inode, NewInode};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::abi::EntryOut;
 use crate::fuse::{Caller, Responder};
 
 /// What is to be made.
-pub(super) struct Special {
+pub(in crate::fs) struct Special {
     kind: Kind,
     /// Permission bits.
     mode: u32,
@@ -37,7 +37,7 @@ pub(super) struct Special {
 
 impl Special {
     /// A FIFO or a socket.
-    pub(super) fn new(kind: Kind, mode: u32, owner: Caller) -> Self {
+    pub(in crate::fs) fn new(kind: Kind, mode: u32, owner: Caller) -> Self {
         Self {
             kind,
             mode: mode & 0o7777,
@@ -48,7 +48,7 @@ impl Special {
 }
 
 impl Filesystem {
-    pub(super) fn symlink(
+    pub(in crate::fs) fn symlink(
         &self,
         parent: u64,
         name: &[u8],
@@ -58,7 +58,7 @@ impl Filesystem {
     ) {
         let context = Context::new("symlink", parent);
         if target.len() as u64 > TARGET_LEN_MAX {
-            return responder.error(libc::ENAMETOOLONG);
+            return FsError::NameTooLong.answer(responder);
         }
         let link = Special {
             // symlink(7): the permissions of a link are all there, and mean nothing.
@@ -70,7 +70,7 @@ impl Filesystem {
     }
 
     /// Makes the object in the directory that `context` is about, and answers with its entry.
-    pub(super) fn make_special(
+    pub(in crate::fs) fn make_special(
         &self,
         context: Context,
         name: &[u8],
@@ -93,7 +93,7 @@ impl Filesystem {
     /// Waits for the store.
     ///
     /// # Errors
-    /// EEXIST if the name is taken, at the store or by a file that is not published yet; the store's.
+    /// `Exists` if the name is taken, at the store or by a file that is not published yet; the store's.
     async fn put_special(
         &self,
         dir: &Arc<Inode>,
@@ -105,7 +105,7 @@ impl Filesystem {
             state.is_local() && !state.unlinked
         };
         if self.inodes.child(dir.ino, name).is_some_and(taken) {
-            return Err(FsError::plain(libc::EEXIST));
+            return Err(FsError::Exists);
         }
         let key = file_key(&dir.state.lock().key, name.as_bytes())?;
         let id_key = Key::new(key.as_str());
@@ -132,7 +132,7 @@ impl Filesystem {
                 // Somebody else's name, or ours if only the answer was lost: the next look-up asks.
                 self.known.drop_name(dir.ino, name);
                 return Err(match error.kind {
-                    StoreErrorKind::Changed => FsError::plain(libc::EEXIST),
+                    StoreErrorKind::Changed => FsError::Exists,
                     _ => error.into(),
                 });
             }
@@ -165,13 +165,13 @@ impl Filesystem {
         Ok(entry)
     }
 
-    pub(super) fn readlink(&self, ino: u64, responder: Responder) {
+    pub(in crate::fs) fn readlink(&self, ino: u64, responder: Responder) {
         let inode = match self.inode(ino) {
             Ok(inode) => inode,
             Err(error) => return Context::new("readlink", ino).fail(responder, &error),
         };
         if inode.kind != Kind::Symlink {
-            return responder.error(libc::EINVAL);
+            return FsError::Invalid.answer(responder);
         }
         let (object, size, metadata) = {
             let state = inode.state.lock();
@@ -179,7 +179,7 @@ impl Filesystem {
             (state.object(), state.attr.size, metadata)
         };
         let Some(object) = object else {
-            return responder.error(libc::ESTALE);
+            return FsError::NoContent.answer(responder);
         };
         // Of a link the size is bounded: see `Kind::of_object`.
         let mut bytes = vec![0; size as usize];
@@ -190,18 +190,11 @@ impl Filesystem {
         let this = self.this();
         let context = Context::of("readlink", &inode);
         let work = async move {
-            match stream.read(0, &mut bytes).await {
+            match stream.read(0, &mut bytes).await.map_err(FsError::from) {
                 Ok(len) => bytes.truncate(len),
                 // Somebody replaced it since it was looked up.
-                Err(error)
-                    if matches!(
-                        error.kind,
-                        StoreErrorKind::NotFound | StoreErrorKind::Changed
-                    ) =>
-                {
-                    return Err(this.look_again(&inode));
-                }
-                Err(error) => return Err(error.into()),
+                Err(FsError::VersionGone(_)) => return Err(this.look_again(&inode)),
+                Err(error) => return Err(error),
             }
             Ok((metadata, bytes))
         };

@@ -8,8 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::attr::Kind;
-use super::inode::{Inode, ROOT, State};
+use crate::fs::attr::Kind;
+use crate::fs::table::inode::{Inode, ROOT, State};
 
 /// So many inodes are made before the next look.
 const EACH: usize = 64;
@@ -20,7 +20,7 @@ const LOOKED_AT_MAX: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Ages {
+pub(in crate::fs) struct Ages {
     /// The numbers of all inodes, the oldest first, and of some that are gone.
     line: VecDeque<u64>,
     /// Inodes made since the last look.
@@ -41,18 +41,18 @@ fn may_go(inode: &Inode, state: &mut State, directories: bool) -> bool {
 impl Ages {
     /// How many are in line, those included that are gone.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::fs) fn len(&self) -> usize {
         self.line.len()
     }
 
     /// That inode was made.
-    pub(super) fn born(&mut self, ino: u64) {
+    pub(in crate::fs) fn born(&mut self, ino: u64) {
         self.line.push_back(ino);
         self.born += 1;
     }
 
-    /// See [`Table::superfluous`](super::inode::Table::superfluous).
-    pub(super) fn superfluous(
+    /// See [`Table::superfluous`](crate::fs::table::inode::Table::superfluous).
+    pub(in crate::fs) fn superfluous(
         &mut self,
         inodes: &HashMap<u64, Arc<Inode>>,
         wanted: usize,
@@ -95,9 +95,9 @@ impl Ages {
 mod tests {
     use std::time::{Instant, SystemTime};
 
-    use super::super::attr::{Defaults, FileAttr};
-    use super::super::inode::{NewInode, Table};
     use super::*;
+    use crate::fs::attr::{Defaults, FileAttr};
+    use crate::fs::table::inode::{NewInode, Table};
 
     const DEFAULTS: Defaults = Defaults {
         uid: 0,

@@ -8,7 +8,7 @@
 
 use ackfs_cache::object::Key;
 
-use super::error::Errno;
+use crate::fs::error::{FsError, FsResult};
 
 /// The longest name that the kernel takes (NAME_MAX), in bytes.
 pub const NAME_LEN_MAX: usize = 255;
@@ -16,14 +16,14 @@ pub const NAME_LEN_MAX: usize = 255;
 /// The key of the file `name` in the directory `prefix`.
 ///
 /// # Errors
-/// ENAMETOOLONG if the name or the key is too long, EILSEQ if the name is not UTF-8.
-pub fn file_key(prefix: &str, name: &[u8]) -> Result<String, Errno> {
+/// `NameTooLong` if the name or the key is, `NotUtf8` if the name is not.
+pub fn file_key(prefix: &str, name: &[u8]) -> FsResult<String> {
     if name.len() > NAME_LEN_MAX {
-        return Err(Errno(libc::ENAMETOOLONG));
+        return Err(FsError::NameTooLong);
     }
-    let name = std::str::from_utf8(name).map_err(|_| Errno(libc::EILSEQ))?;
+    let name = std::str::from_utf8(name).map_err(|_| FsError::NotUtf8)?;
     if prefix.len() + name.len() > Key::LEN_MAX {
-        return Err(Errno(libc::ENAMETOOLONG));
+        return Err(FsError::NameTooLong);
     }
     Ok(format!("{prefix}{name}"))
 }
@@ -32,10 +32,10 @@ pub fn file_key(prefix: &str, name: &[u8]) -> Result<String, Errno> {
 ///
 /// # Errors
 /// As [`file_key`].
-pub fn directory_prefix(prefix: &str, name: &[u8]) -> Result<String, Errno> {
+pub fn directory_prefix(prefix: &str, name: &[u8]) -> FsResult<String> {
     let mut key = file_key(prefix, name)?;
     if key.len() + 1 > Key::LEN_MAX {
-        return Err(Errno(libc::ENAMETOOLONG));
+        return Err(FsError::NameTooLong);
     }
     key.push('/');
     Ok(key)
@@ -133,16 +133,14 @@ mod tests {
 
     #[test]
     fn lengths_are_those_of_the_kernel_and_of_s3() {
-        assert_eq!(file_key("", &[b'x'; 256]), Err(Errno(libc::ENAMETOOLONG)));
+        let is_too_long = |key| matches!(key, Err(FsError::NameTooLong));
+        assert!(is_too_long(file_key("", &[b'x'; 256])));
         assert!(file_key("", &[b'x'; 255]).is_ok());
         let deep = "d/".repeat(500);
         assert!(file_key(&deep, &[b'x'; 24]).is_ok());
-        assert_eq!(
-            directory_prefix(&deep, &[b'x'; 24]),
-            Err(Errno(libc::ENAMETOOLONG))
-        );
-        assert_eq!(file_key(&deep, &[b'x'; 25]), Err(Errno(libc::ENAMETOOLONG)));
-        assert_eq!(file_key("", &[0xff]), Err(Errno(libc::EILSEQ)));
+        assert!(is_too_long(directory_prefix(&deep, &[b'x'; 24])));
+        assert!(is_too_long(file_key(&deep, &[b'x'; 25])));
+        assert!(matches!(file_key("", &[0xff]), Err(FsError::NotUtf8)));
     }
 
     proptest! {

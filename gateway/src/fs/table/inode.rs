@@ -23,9 +23,9 @@ use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::Metadata;
 use parking_lot::Mutex;
 
-use super::ages::Ages;
-use super::attr::{FileAttr, Kind};
-use super::hot::Asked;
+use crate::fs::attr::{FileAttr, Kind};
+use crate::fs::names::contended::Asked;
+use crate::fs::table::forgetting::Ages;
 use crate::fuse::abi::{Attr, EntryOut};
 
 /// The root's number (FUSE_ROOT_ID).
@@ -88,16 +88,16 @@ pub struct State {
     pub name: Arc<str>,
     /// Whether `parent` and `name` still lead here.
     pub attached: bool,
-    /// Its object is about to go, see `going.rs`: who would open it waits for `publishing`.
+    /// Its object is about to go, see `ops::orphan`: who would open it waits for `publishing`.
     pub leaving: bool,
     /// Removed by this mount: nothing is published any more.
     pub unlinked: bool,
     /// References that the kernel holds, and one of the inode that this is the successor of.
     pub lookups: u64,
-    /// Somebody wanted it again since the kernel was last to forget some: see `ages.rs`.
+    /// Somebody wanted it again since the kernel was last to forget some: see `forgetting.rs`.
     pub used: bool,
     /// How many were ever given without asking the store for the name, or to be believed for longer than
-    /// by who asked: see `hot.rs`.
+    /// by who asked: see `names::contended`.
     pub unasked: u64,
     /// What the others were given.
     pub asked: Option<Asked>,
@@ -505,7 +505,7 @@ impl Table {
 
     /// How many inodes wait in line to be forgotten, those included that are gone.
     #[cfg(test)]
-    pub(super) fn line_len(&self) -> usize {
+    pub(in crate::fs) fn line_len(&self) -> usize {
         self.inner.lock().ages.len()
     }
 

@@ -3,18 +3,25 @@
 
 use std::sync::Arc;
 
-use super::error::{FsError, FsResult};
-use super::handle::{FileHandle, Source};
-use super::{Context, Filesystem};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::table::handles::{FileHandle, Source};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 
 impl Filesystem {
-    pub(super) fn read(&self, ino: u64, fh: u64, offset: u64, size: u32, mut responder: Responder) {
+    pub(in crate::fs) fn read(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        size: u32,
+        mut responder: Responder,
+    ) {
         let Some(handle) = self.files.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         let Some(source) = handle.source(&self.reader) else {
-            return responder.error(libc::ESTALE);
+            return FsError::NoContent.answer(responder);
         };
         let len = size as usize;
         let here = match &source {
@@ -36,7 +43,7 @@ impl Filesystem {
                 let buf = responder.buffer(len);
                 tokio::select! {
                     result = this.read_waiting(&handle, source, offset, buf) => result,
-                    () = interrupt.interrupted() => Err(FsError::plain(libc::EINTR)),
+                    () = interrupt.interrupted() => Err(FsError::Interrupted),
                 }
             };
             drop(handle);
@@ -46,7 +53,7 @@ impl Filesystem {
 
     /// Reads from `source`. One that is not there any more may have been moved by us meanwhile: a
     /// rename, an unlink or a publish shows its outcome here only after it has happened at the
-    /// store. So who meets ESTALE waits for what is under way, and looks again if it was moved.
+    /// store. So who finds it gone waits for what is under way, and looks again if it was moved.
     async fn read_waiting(
         &self,
         handle: &FileHandle,
@@ -56,16 +63,16 @@ impl Filesystem {
     ) -> FsResult<usize> {
         loop {
             let object = source.object();
-            let stale = match read_from(&source, offset, buf).await {
-                Err(error) if error.errno.0 == libc::ESTALE => error,
+            let gone = match read_from(&source, offset, buf).await {
+                Err(gone @ FsError::VersionGone(_)) => gone,
                 result => return result,
             };
             drop(handle.inode.publishing.lock().await);
             match handle.source(&self.reader) {
                 Some(now) if !now.is(&source) || now.object() != object => source = now,
                 _ => {
-                    self.note_missed(&handle.inode, &stale);
-                    return Err(stale);
+                    self.note_missed(&handle.inode, &gone);
+                    return Err(gone);
                 }
             }
         }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::attr::{Kind, negative_entry};
-use super::dir::Item;
-use super::error::FsResult;
-use super::handle::DirHandle;
-use super::known::Listed;
-use super::{Context, Filesystem};
+use crate::fs::attr::{Kind, negative_entry};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::names::listing::Item;
+use crate::fs::table::handles::DirHandle;
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 use crate::fuse::abi::DirentWriter;
 
@@ -23,7 +23,7 @@ const INODES_MAX: usize = 200_000;
 const UNKNOWN_INO: u64 = 0xffff_ffff;
 
 impl Filesystem {
-    pub(super) fn readdir(
+    pub(in crate::fs) fn readdir(
         &self,
         ino: u64,
         fh: u64,
@@ -33,7 +33,7 @@ impl Filesystem {
         mut responder: Responder,
     ) {
         let Some(handle) = self.dirs.get(fh) else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         let context = Context::of(if plus { "readdirplus" } else { "readdir" }, &handle.inode);
         let this = self.this();
@@ -44,7 +44,7 @@ impl Filesystem {
                 tokio::select! {
                     result = this.fill(&handle, offset, room, plus) => result,
                     () = interrupt.interrupted() => {
-                        Err(super::error::FsError::plain(libc::EINTR))
+                        Err(FsError::Interrupted)
                     }
                 }
             };

@@ -1,25 +1,25 @@
 //! Writing, and publishing: making the store hold the file as it is. Who asks for a publish, and what
-//! the askers are told, is `close`'s.
+//! the askers are told, is `flush`'s.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use ackfs_cache::dirty::{Base, DirtyFile, Published, WriteError};
+use ackfs_cache::dirty::{Base, DirtyFile, Published};
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::Metadata;
 use tracing::info;
 
-use super::error::{self, FsError, FsResult};
-use super::inode::Inode;
-use super::known::Listed;
-use super::{Context, Filesystem};
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::names::cache::Listed;
+use crate::fs::table::inode::Inode;
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 
 impl Filesystem {
-    pub(super) fn write(&self, ino: u64, fh: u64, offset: u64, responder: Responder) {
+    pub(in crate::fs) fn write(&self, ino: u64, fh: u64, offset: u64, responder: Responder) {
         let handle = self.files.get(fh).filter(|handle| handle.writable);
         let Some(handle) = handle else {
-            return responder.error(libc::EBADF);
+            return FsError::BadHandle.answer(responder);
         };
         let dirty = match self.dirty_of(&handle.inode) {
             Ok(dirty) => dirty,
@@ -44,7 +44,7 @@ impl Filesystem {
 
     /// Writes to `dirty`. The kernel keeps write(2) away while this mount renames the file or changes its
     /// mode, but not what it writes back of a mapping. That may ask for a base which we move meanwhile:
-    /// who meets ESTALE waits for what is under way, and tries again if the base was moved.
+    /// who finds it gone waits for what is under way, and tries again if the base was moved.
     async fn write_waiting(
         &self,
         inode: &Arc<Inode>,
@@ -54,14 +54,14 @@ impl Filesystem {
     ) -> FsResult<()> {
         loop {
             let base = dirty.away();
-            let stale = match dirty.write(offset, data).await.map_err(FsError::from) {
-                Err(error) if error.errno.0 == libc::ESTALE => error,
+            let gone = match dirty.write(offset, data).await.map_err(FsError::from) {
+                Err(gone @ FsError::VersionGone(_)) => gone,
                 result => return result,
             };
             drop(inode.publishing.lock().await);
             let now = self.dirty_of(inode)?;
             if Arc::ptr_eq(&now, &dirty) && now.away() == base {
-                return Err(stale);
+                return Err(gone);
             }
             dirty = now;
         }
@@ -70,14 +70,14 @@ impl Filesystem {
     /// What is written to the inode goes here. Begun when it is first asked for.
     ///
     /// # Errors
-    /// ESTALE if there is nothing to write to.
-    pub(super) fn dirty_of(&self, inode: &Arc<Inode>) -> FsResult<Arc<DirtyFile>> {
+    /// `NoContent` if there is nothing to write to.
+    pub(in crate::fs) fn dirty_of(&self, inode: &Arc<Inode>) -> FsResult<Arc<DirtyFile>> {
         let dirty = {
             let mut state = inode.state.lock();
             if let Some(dirty) = &state.dirty {
                 return Ok(dirty.clone());
             }
-            let id = state.object().ok_or(FsError::plain(libc::ESTALE))?;
+            let id = state.object().ok_or(FsError::NoContent)?;
             let base = Base::Keep {
                 id,
                 size: state.attr.size,
@@ -93,12 +93,8 @@ impl Filesystem {
     /// Makes the store hold the file as it is now. Nothing dirty, nothing asked.
     ///
     /// # Errors
-    /// The store's, or ESTALE for a lost race; the bytes are still here.
-    pub(super) async fn publish(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        Ok(self.publish_once(inode).await?)
-    }
-
-    pub(super) async fn publish_once(&self, inode: &Arc<Inode>) -> Result<(), WriteError> {
+    /// The store's, or `VersionGone` for a lost race; the bytes are still here.
+    pub(in crate::fs) async fn publish(&self, inode: &Arc<Inode>) -> FsResult<()> {
         let _guard = inode.publishing.lock().await;
         let (dirty, metadata) = {
             let state = inode.state.lock();
@@ -116,7 +112,7 @@ impl Filesystem {
             dirty.publish(early).await?;
             dirty.touch();
         }
-        match dirty.publish(metadata.clone()).await {
+        match dirty.publish(metadata.clone()).await.map_err(FsError::from) {
             Ok(Some(published)) => {
                 self.published(inode, &published, metadata);
                 Ok(())
@@ -125,10 +121,10 @@ impl Filesystem {
             Err(failed) => {
                 let (parent, name, attached) = {
                     let mut state = inode.state.lock();
-                    state.stuck = Some(error::chain(&failed));
+                    state.stuck = Some(failed.chain());
                     (state.parent, state.name.clone(), state.attached)
                 };
-                if attached && error::is_lost_race(&failed) {
+                if attached && matches!(failed, FsError::VersionGone(_)) {
                     // What was believed of the name is wrong; the next look-up asks.
                     self.known.drop_name(parent, &name);
                 }
@@ -179,7 +175,7 @@ impl Filesystem {
 
 /// What is written to the file goes over `base` from now on: this mount's copy of the version that it
 /// went over before. Under the inode's `publishing`. Waits for a fetch of that version under way.
-pub(super) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
+pub(in crate::fs) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
     let (id, size) = (base.clone(), dirty.size());
     dirty
         .retarget(base.key.clone(), Base::Keep { id, size })

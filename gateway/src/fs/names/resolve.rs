@@ -10,23 +10,23 @@ use std::time::Instant;
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{ListRequest, Metadata, ObjectInfo, StoreErrorKind, StoreResult};
 
-use super::Filesystem;
-use super::attr::Kind;
-use super::error::{FsError, FsResult};
-use super::inode::Inode;
-use super::known::{Known, Listed};
-use super::name::name_of;
+use crate::fs::Filesystem;
+use crate::fs::attr::Kind;
+use crate::fs::error::{FsResult, look_again};
+use crate::fs::names::cache::{Known, Listed};
+use crate::fs::names::key::name_of;
+use crate::fs::table::inode::Inode;
 
 /// A name that was found: what it is, its metadata if a HEAD showed them, when the store was asked.
-pub(super) struct Found {
-    pub(super) what: Listed,
-    pub(super) metadata: Option<Arc<Metadata>>,
-    pub(super) begun: Instant,
+pub(in crate::fs) struct Found {
+    pub(in crate::fs) what: Listed,
+    pub(in crate::fs) metadata: Option<Arc<Metadata>>,
+    pub(in crate::fs) begun: Instant,
 }
 
 impl Filesystem {
     /// Asks the store for a name. `None` if there is none.
-    pub(super) async fn ask(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
+    pub(in crate::fs) async fn ask(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
         let marker = Key::new(format!("{}{name}/", dir.state.lock().key));
         // Of what is known as a directory the marker is asked for at the same time.
         let (found, access) = if self.is_a_directory_here(dir, name) {
@@ -49,23 +49,23 @@ impl Filesystem {
     }
 
     /// The metadata of a directory's marker; none where it has no marker.
-    pub(super) async fn marker(&self, key: &Key) -> StoreResult<Arc<Metadata>> {
+    pub(in crate::fs) async fn marker(&self, key: &Key) -> StoreResult<Arc<Metadata>> {
         let info = self.head(key).await?;
         Ok(Arc::new(info.map(|info| info.metadata).unwrap_or_default()))
     }
 
     /// Whether the kernel was told a directory's own mode and owner, or may have been. Listings do not
     /// show them.
-    pub(super) fn has_shown_access(dir: &Inode) -> bool {
+    pub(in crate::fs) fn has_shown_access(dir: &Inode) -> bool {
         Self::is_root(dir.ino) || dir.state.lock().metadata.is_some()
     }
 
     /// Asks for a directory's own mode and owner before somebody is let in by the mount's.
     ///
     /// # Errors
-    /// ESTALE if they are others than the kernel was told: it looks the directory up again, and decides
-    /// anew. The store's. Waits for the store.
-    pub(super) async fn show_access(&self, dir: &Inode) -> FsResult<()> {
+    /// [`look_again`] if they are others than the kernel was told: it decides anew. The store's. Waits for
+    /// the store.
+    pub(in crate::fs) async fn show_access(&self, dir: &Inode) -> FsResult<()> {
         let begun = Instant::now();
         let key = Key::new(dir.state.lock().key.clone());
         let metadata = self.marker(&key).await?;
@@ -80,11 +80,15 @@ impl Filesystem {
         if state.attr.access() == told {
             Ok(())
         } else {
-            Err(FsError::plain(libc::ESTALE))
+            Err(look_again())
         }
     }
 
-    pub(super) async fn ask_name(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
+    pub(in crate::fs) async fn ask_name(
+        &self,
+        dir: &Arc<Inode>,
+        name: &str,
+    ) -> FsResult<Option<Found>> {
         let prefix = dir.state.lock().key.clone();
         let key = Key::new(format!("{prefix}{name}"));
         if self.known.is_large(dir.ino) {
@@ -155,25 +159,29 @@ impl Filesystem {
 
     /// Whether a listing may answer look-ups. MinIO lists `k/` for a moment when an object `k` is put or
     /// deleted: 18 of 1,030 listings beside one writer.
-    pub(super) fn is_believable(&self, dir: &Inode, names: &HashMap<Box<str>, Listed>) -> bool {
+    pub(in crate::fs) fn is_believable(
+        &self,
+        dir: &Inode,
+        names: &HashMap<Box<str>, Listed>,
+    ) -> bool {
         let directories = names.iter().filter(|(_, what)| **what == Listed::Directory);
         directories
             .map(|(name, _)| name)
             .all(|name| !self.is_a_file_here(dir, name))
     }
 
-    pub(super) fn is_a_directory_here(&self, dir: &Inode, name: &str) -> bool {
+    pub(in crate::fs) fn is_a_directory_here(&self, dir: &Inode, name: &str) -> bool {
         let child = self.inodes.child(dir.ino, name);
         child.is_some_and(|child| child.kind == Kind::Directory)
     }
 
-    pub(super) fn is_a_file_here(&self, dir: &Inode, name: &str) -> bool {
+    pub(in crate::fs) fn is_a_file_here(&self, dir: &Inode, name: &str) -> bool {
         let child = self.inodes.child(dir.ino, name);
         child.is_some_and(|child| child.kind != Kind::Directory)
     }
 
     /// Asks for one name in a directory that is too large to list for it.
-    pub(super) async fn ask_one(
+    pub(in crate::fs) async fn ask_one(
         &self,
         dir: &Inode,
         name: &str,
@@ -194,7 +202,7 @@ impl Filesystem {
     }
 
     /// Asks for the type of a name that a listing has shown as an object.
-    pub(super) async fn ask_type(
+    pub(in crate::fs) async fn ask_type(
         &self,
         dir: &Inode,
         name: &str,
@@ -209,7 +217,7 @@ impl Filesystem {
     }
 
     /// Whether what is known of a name is enough to show it.
-    pub(super) fn is_whole(&self, dir: &Inode, name: &str, known: &Known) -> bool {
+    pub(in crate::fs) fn is_whole(&self, dir: &Inode, name: &str, known: &Known) -> bool {
         if known.what == Some(Listed::Directory) {
             let child = self.inodes.child(dir.ino, name);
             return child.is_some_and(|child| {
@@ -225,7 +233,7 @@ impl Filesystem {
     /// What a name is by a listing; `None` where only a HEAD can tell, because a listing shows no
     /// metadata and what is no file looks like one. Who is `shown` a whole directory is shown files,
     /// unless other names were met in it: a HEAD for each small object would cost more than the listing.
-    pub(super) fn kind_listed(
+    pub(in crate::fs) fn kind_listed(
         &self,
         dir: &Inode,
         name: &str,
@@ -245,7 +253,7 @@ impl Filesystem {
     }
 
     /// A HEAD that was sent at `begun` showed an object. Gives what its metadata are.
-    pub(super) fn saw(
+    pub(in crate::fs) fn saw(
         &self,
         dir: u64,
         key: Key,
@@ -261,7 +269,7 @@ impl Filesystem {
     }
 
     /// A directory wins over a file of the same name.
-    pub(super) fn choose(
+    pub(in crate::fs) fn choose(
         &self,
         dir: &Inode,
         key: &Key,
@@ -290,7 +298,7 @@ impl Filesystem {
     }
 
     /// HEAD, with "not found" as `None`.
-    pub(super) async fn head(&self, key: &Key) -> StoreResult<Option<ObjectInfo>> {
+    pub(in crate::fs) async fn head(&self, key: &Key) -> StoreResult<Option<ObjectInfo>> {
         match self.store.head(key).await {
             Ok(info) => Ok(Some(info)),
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
@@ -300,7 +308,7 @@ impl Filesystem {
 }
 
 /// A request for one page.
-pub(super) fn page_of(prefix: &str, delimited: bool, keys_max: u32) -> ListRequest {
+pub(in crate::fs) fn page_of(prefix: &str, delimited: bool, keys_max: u32) -> ListRequest {
     ListRequest {
         prefix: prefix.to_owned(),
         delimited,

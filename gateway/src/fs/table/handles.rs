@@ -10,9 +10,9 @@ use ackfs_cache::object::ObjectId;
 use ackfs_cache::read::{ReadCache, Stream};
 use parking_lot::{Mutex, RwLock};
 
-use super::close::LastFlush;
-use super::dir::Lister;
-use super::inode::Inode;
+use crate::fs::names::listing::Lister;
+use crate::fs::ops::flush::LastFlush;
+use crate::fs::table::inode::Inode;
 
 /// An open file.
 #[derive(Debug)]

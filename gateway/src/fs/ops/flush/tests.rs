@@ -13,7 +13,7 @@ use libc::{EACCES, EIO, ESTALE, ETIMEDOUT, O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, O
 
 use super::*;
 use crate::fs::attr::FileAttr;
-use crate::fs::inode::ROOT;
+use crate::fs::table::inode::ROOT;
 use crate::fs::{FsConfig, FsStats};
 use crate::fuse::Op;
 use crate::fuse::fake::FakeKernel;

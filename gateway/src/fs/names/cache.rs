@@ -18,8 +18,8 @@ use ackfs_cache::store::Metadata;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
-use super::attr::is_kept_of;
-use super::burst::Burst;
+use crate::fs::attr::is_kept_of;
+use crate::fs::names::bulk::Burst;
 
 /// What a listing or a HEAD says of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,18 +9,18 @@ use std::time::{Instant, SystemTime};
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
-use super::attr::{FileAttr, Kind, resolve};
-use super::error::{FsError, FsResult};
-use super::inode::{Inode, State};
-use super::known::Listed;
-use super::namespace::DIRECTORY_TYPE;
-use super::write::rebase;
-use super::{Context, Filesystem};
+use crate::fs::attr::{FileAttr, Kind, resolve};
+use crate::fs::error::{FsError, FsResult, look_again};
+use crate::fs::names::cache::Listed;
+use crate::fs::ops::lookup::DIRECTORY_TYPE;
+use crate::fs::ops::write::rebase;
+use crate::fs::table::inode::{Inode, State};
+use crate::fs::{Context, Filesystem};
 use crate::fuse::Responder;
 use crate::fuse::request::SetAttr;
 
 impl Filesystem {
-    pub(super) fn setattr(&self, ino: u64, set: SetAttr, responder: Responder) {
+    pub(in crate::fs) fn setattr(&self, ino: u64, set: SetAttr, responder: Responder) {
         let inode = match self.writable().and_then(|()| self.inode(ino)) {
             Ok(inode) => inode,
             Err(error) => return Context::new("setattr", ino).fail(responder, &error),
@@ -47,8 +47,8 @@ impl Filesystem {
     async fn set_size(&self, inode: &Arc<Inode>, size: u64, by_handle: bool) -> FsResult<()> {
         match inode.kind {
             Kind::File => {}
-            Kind::Directory => return Err(FsError::plain(libc::EISDIR)),
-            Kind::Symlink | Kind::Fifo | Kind::Socket => return Err(FsError::plain(libc::EINVAL)),
+            Kind::Directory => return Err(FsError::IsDirectory),
+            Kind::Symlink | Kind::Fifo | Kind::Socket => return Err(FsError::Invalid),
         }
         if !by_handle {
             self.turn_from_lost(inode)?;
@@ -57,7 +57,7 @@ impl Filesystem {
         if passed_through {
             // Those who have it open read the cache file, which does not change: see `open.rs`.
             self.inodes.succeed(inode);
-            return Err(FsError::plain(libc::ESTALE));
+            return Err(look_again());
         }
         if !by_handle {
             self.revalidate_published(inode).await?;
@@ -147,7 +147,7 @@ impl Filesystem {
             if let Some(carried) = carry(&mut state, set, now) {
                 return Ok(Some(carried));
             }
-            let id = state.object().ok_or(FsError::plain(libc::ESTALE))?;
+            let id = state.object().ok_or(FsError::NoContent)?;
             let before = (state.attr, state.mtime_set);
             apply(&mut state, set, now);
             let foreign = state.metadata.clone().unwrap_or_default();
@@ -201,7 +201,7 @@ impl Filesystem {
     /// marker's metadata.
     ///
     /// # Errors
-    /// The store's; EBUSY if somebody else changes the marker at the same time. Waits for the store.
+    /// The store's; `Contended` if somebody else changes the marker at the same time. Waits for the store.
     async fn put_marker(&self, key: Key, attr: FileAttr) -> FsResult<Metadata> {
         let marker = self.head(&key).await?;
         let foreign = marker.as_ref().map(|marker| marker.metadata.clone());
@@ -226,7 +226,7 @@ impl Filesystem {
         };
         match put {
             Ok(_) => Ok(metadata),
-            Err(error) if error.kind == StoreErrorKind::Changed => Err(FsError::plain(libc::EBUSY)),
+            Err(error) if error.kind == StoreErrorKind::Changed => Err(FsError::Contended),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,0 +1,6 @@
+//! What the kernel holds.
+
+mod forgetting;
+
+pub mod handles;
+pub mod inode;
