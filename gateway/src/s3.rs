@@ -28,7 +28,7 @@ mod core;
 mod error;
 mod explain;
 mod get;
-mod lanes;
+mod permits;
 mod list;
 mod lost;
 mod multipart;

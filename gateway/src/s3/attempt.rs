@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::core::Core;
 use super::error::{Failure, Retry};
-use super::lanes::Permit;
+use super::permits::Permit;
 use super::stats::{Kind, Outcome};
 
 /// How often an answer that made no sense is asked for again.

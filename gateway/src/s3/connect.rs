@@ -42,7 +42,7 @@ use super::core::Core;
 use super::error::{Failure, Retry};
 use super::explain::{self, Asked};
 pub use super::explain::{ConnectError, ConnectErrorKind};
-use super::lanes::Lanes;
+use super::permits::Lanes;
 use super::list::sound;
 use super::lost::Remembered;
 use super::payload::Policy;

@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use super::attempt::Ended;
 use super::config::S3Config;
 use super::error::Failure;
-use super::lanes::Lanes;
+use super::permits::Lanes;
 use super::lost::Remembered;
 use super::payload::Policy;
 use super::probe::ConditionalSupport;

@@ -27,7 +27,7 @@ use tracing::debug;
 use super::attempt::{Call, backoff};
 use super::core::{Core, same_etag};
 use super::error::{Failure, Retry, chain};
-use super::lanes::Permit;
+use super::permits::Permit;
 use super::stats::Kind;
 
 /// How long a body may bring nothing before its connection is given up.

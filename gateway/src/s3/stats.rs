@@ -9,7 +9,7 @@ use ackfs_cache::store::StoreErrorKind;
 use metrics::Histogram;
 
 use super::error::Failure;
-use super::lanes;
+use super::permits as lanes;
 
 /// What a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
