@@ -37,7 +37,7 @@ pub type StoreResult<T> = Result<T, StoreError>;
 /// Whose wait a request shortens. Requests queue by this, so that a long upload or a readahead
 /// never starves a caller who waits for a few bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Lane {
+pub enum Priority {
     /// Somebody waits for this answer now: look-ups, listings, reads that missed.
     Interactive,
     /// Bytes fetched beyond what was asked.
@@ -273,7 +273,7 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
         &'a self,
         id: &'a ObjectId,
         extent: Extent,
-        lane: Lane,
+        priority: Priority,
     ) -> BoxFuture<'a, StoreResult<Fetched>>;
 
     /// One page of keys.

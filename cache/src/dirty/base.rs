@@ -22,7 +22,7 @@ use super::{DirtyFile, WriteError};
 use crate::extent::Extent;
 use crate::memory::BLOCK;
 use crate::object::ObjectId;
-use crate::store::{Lane, StoreError, StoreErrorKind};
+use crate::store::{Priority, StoreError, StoreErrorKind};
 
 /// One GET, in bytes: the reference of what the SDK reaches at four in flight.
 const FETCH: u64 = 8 << 20;
@@ -83,7 +83,7 @@ impl Inner {
         }
         let store = &self.writer.store;
         let rest = Extent::between(at, extent.end());
-        let mut fetched = store.get(id, rest, Lane::Interactive).await?;
+        let mut fetched = store.get(id, rest, Priority::Interactive).await?;
         while let Some(bytes) = fetched.body.chunk().await? {
             if bytes.len() as u64 > extent.end() - at {
                 return Err(broken("the store sent more than was asked for"));

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    Body, BoxFuture, Condition, CopyMetadata, Fetched, Lane, ListEntry, ListPage, ListRequest,
-    Metadata, ObjectInfo, ObjectStore, Part, PartBytes, StoreError, StoreErrorKind, StoreResult,
+    Body, BoxFuture, Condition, CopyMetadata, Fetched, ListEntry, ListPage, ListRequest, Metadata,
+    ObjectInfo, ObjectStore, Part, PartBytes, Priority, StoreError, StoreErrorKind, StoreResult,
     UploadId,
 };
 use crate::extent::Extent;
@@ -151,7 +151,7 @@ struct State {
 pub struct MemoryStore {
     state: Mutex<State>,
     gates: Mutex<Vec<(Call, Gate)>>,
-    gets: Mutex<Vec<(Extent, Lane)>>,
+    gets: Mutex<Vec<(Extent, Priority)>>,
     trickle: Mutex<Option<Trickle>>,
     handed: Arc<Handed>,
 }
@@ -193,8 +193,8 @@ impl MemoryStore {
         (get(&self.handed.now), get(&self.handed.most))
     }
 
-    /// What every GET since the last time this was asked wanted, and in which lane.
-    pub fn gets(&self) -> Vec<(Extent, Lane)> {
+    /// What every GET since the last time this was asked wanted, and with which priority.
+    pub fn gets(&self) -> Vec<(Extent, Priority)> {
         std::mem::take(&mut self.gets.lock())
     }
 
@@ -458,10 +458,10 @@ impl ObjectStore for MemoryStore {
         &'a self,
         id: &'a ObjectId,
         extent: Extent,
-        lane: Lane,
+        priority: Priority,
     ) -> BoxFuture<'a, StoreResult<Fetched>> {
         Box::pin(async move {
-            self.gets.lock().push((extent, lane));
+            self.gets.lock().push((extent, priority));
             let fault = self.enter(Call::Get, id.key.as_str()).await?;
             let object = self.state.lock().version(id)?;
             let size = object.bytes.len() as u64;

@@ -13,7 +13,7 @@ use crate::dirty::file::Inner;
 use crate::dirty::state::Attempt;
 use crate::extent::Extent;
 use crate::object::ObjectId;
-use crate::store::{Condition, Lane, StoreErrorKind};
+use crate::store::{Condition, Priority, StoreErrorKind};
 
 /// A piece of the comparison, in bytes.
 const COMPARE: u64 = 1 << 20;
@@ -56,7 +56,7 @@ impl Inner {
         let mut at = 0;
         while at < size {
             let extent = Extent::between(at, size.min(at + COMPARE));
-            let fetched = self.writer.store.get(id, extent, Lane::Upload).await;
+            let fetched = self.writer.store.get(id, extent, Priority::Upload).await;
             let mut fetched = match fetched {
                 Err(error) if error.kind == StoreErrorKind::Changed => return Ok(false),
                 fetched => fetched?,

@@ -15,7 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use ackfs_cache::object::Key;
-use ackfs_cache::store::{Lane, StoreError, StoreErrorKind};
+use ackfs_cache::store::{Priority, StoreError, StoreErrorKind};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
@@ -53,7 +53,7 @@ const COPY_RATE_MIN: u64 = 32 << 20;
 pub(super) struct Call<'a> {
     pub(super) kind: Kind,
     pub(super) key: Option<&'a Key>,
-    pub(super) lane: Lane,
+    pub(super) priority: Priority,
     /// What the whole call may take.
     pub(super) limit: Duration,
     /// What one attempt may take.
@@ -96,7 +96,7 @@ impl Core {
         Call {
             kind,
             key,
-            lane: Lane::Interactive,
+            priority: Priority::Interactive,
             limit,
             attempt_limit: attempt_limit(limit),
         }
@@ -109,7 +109,7 @@ impl Core {
         Call {
             kind,
             key: Some(key),
-            lane: Lane::Upload,
+            priority: Priority::Upload,
             limit: limit + more,
             attempt_limit: attempt_limit(limit) + more,
         }
@@ -122,7 +122,7 @@ impl Core {
         Call {
             kind,
             key: Some(key),
-            lane: Lane::Interactive,
+            priority: Priority::Interactive,
             limit,
             attempt_limit: limit,
         }
@@ -156,7 +156,7 @@ impl Core {
         let mut attempts = 0;
         let mut few = 0;
         loop {
-            let permit = self.lanes.acquire(call.lane).await;
+            let permit = self.permits.acquire(call.priority).await;
             let began = Instant::now();
             let first = *first.get_or_insert(began);
             let deadline = first + call.limit;

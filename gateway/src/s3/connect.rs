@@ -42,10 +42,10 @@ use super::core::Core;
 use super::error::{Failure, Retry};
 use super::explain::{self, Asked};
 pub use super::explain::{ConnectError, ConnectErrorKind};
-use super::permits::Lanes;
 use super::list::sound;
 use super::lost::Remembered;
 use super::payload::Policy;
+use super::permits::Permits;
 use super::probe::ConditionalSupport;
 use super::stats::{Kind, Recorder};
 
@@ -244,7 +244,7 @@ impl Found {
             client: Client::from_conf(builder.build()),
             config: config.clone(),
             prefix,
-            lanes: Lanes::new(config.max_requests),
+            permits: Permits::new(config.max_requests),
             recorder: Recorder::default(),
             policy: Policy::new(config.checksum, custom),
             support: RwLock::new(ConditionalSupport::presumed(custom)),

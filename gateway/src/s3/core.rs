@@ -16,9 +16,9 @@ use parking_lot::RwLock;
 use super::attempt::Ended;
 use super::config::S3Config;
 use super::error::Failure;
-use super::permits::Lanes;
 use super::lost::Remembered;
 use super::payload::Policy;
+use super::permits::Permits;
 use super::probe::ConditionalSupport;
 use super::stats::{Kind, Recorder};
 
@@ -28,7 +28,7 @@ pub(super) struct Core {
     pub(super) config: S3Config,
     /// The mount's prefix: probes write below it, nothing else looks at it.
     pub(super) prefix: String,
-    pub(super) lanes: Lanes,
+    pub(super) permits: Permits,
     pub(super) recorder: Recorder,
     pub(super) policy: Policy,
     /// What the endpoint honours. A leaf lock.

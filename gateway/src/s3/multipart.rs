@@ -186,7 +186,7 @@ impl Core {
         extent: Extent,
     ) -> StoreResult<Part> {
         let call = super::attempt::Call {
-            lane: ackfs_cache::store::Lane::Upload,
+            priority: ackfs_cache::store::Priority::Upload,
             ..self.copy_call(Kind::CopyPart, key, extent.len)
         };
         self.run(call, || {

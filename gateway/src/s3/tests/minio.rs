@@ -8,8 +8,8 @@ use std::sync::Arc;
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{
-    BoxFuture, Condition, CopyMetadata, Lane, Later, ListRequest, Metadata, ObjectStore, PartBytes,
-    StoreErrorKind,
+    BoxFuture, Condition, CopyMetadata, Later, ListRequest, Metadata, ObjectStore, PartBytes,
+    Priority, StoreErrorKind,
 };
 use bytes::Bytes;
 
@@ -108,7 +108,7 @@ impl Bucket {
         let extent = Extent::new(0, 1 << 40);
         let mut fetched = self
             .store
-            .get(&id, extent, Lane::Interactive)
+            .get(&id, extent, Priority::Interactive)
             .await
             .unwrap();
         collect(fetched.body.as_mut()).await.unwrap()
@@ -190,7 +190,9 @@ async fn conditions_hold_and_the_probe_leaves_nothing() {
     let mine = Condition::Matches(first.clone());
     let second = bucket.put("key", b"2", &mine).await.unwrap();
     let id = ObjectId::new(Key::new("key"), first);
-    let old = bucket.store.get(&id, Extent::new(0, 1), Lane::Interactive);
+    let old = bucket
+        .store
+        .get(&id, Extent::new(0, 1), Priority::Interactive);
     assert_eq!(old.await.unwrap_err().kind, StoreErrorKind::Changed);
     let stale = bucket.store.delete(&Key::new("key"), Some(&id.etag)).await;
     assert_eq!(stale.unwrap_err().kind, StoreErrorKind::Changed);
