@@ -307,7 +307,10 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
         body: Vec<PartBytes>,
     ) -> BoxFuture<'a, StoreResult<Part>>;
 
-    /// Makes part `number` of bytes that the store already has, by `If-Match` on the source.
+    /// Makes part `number` of bytes that the store already has, by `If-Match` on the source. `Changed` if
+    /// the source is no longer that version or gone, `NotFound` if the upload is unknown, `Rejected` if the
+    /// store does not copy parts, or not from this source (S3 copies a range of objects above 5 MiB only):
+    /// then the bytes have to be fetched and sent.
     fn copy_part<'a>(
         &'a self,
         key: &'a Key,

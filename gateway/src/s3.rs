@@ -32,6 +32,7 @@ mod list;
 mod lost;
 mod multipart;
 mod part_body;
+mod part_copy;
 mod payload;
 mod permits;
 mod probe;
@@ -76,6 +77,11 @@ impl S3Store {
     /// What is known by now about the conditional writes of the endpoint. Never waits.
     pub fn conditional_support(&self) -> ConditionalSupport {
         *self.core.support.read()
+    }
+
+    /// Whether the endpoint copies parts of objects, as far as is known by now. Never waits.
+    pub fn part_copies(&self) -> Honoured {
+        self.core.part_copies.known()
     }
 
     /// What the store was asked so far and how that went. Never waits.

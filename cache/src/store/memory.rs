@@ -567,7 +567,9 @@ impl ObjectStore for MemoryStore {
         Box::pin(async move {
             let fault = self.enter(Call::CopyPart, key.as_str()).await?;
             let mut state = self.state.lock();
-            let object = state.version(source)?;
+            let object = state
+                .version(source)
+                .map_err(|_gone| changed(source.key.as_str()))?;
             let bytes = object
                 .bytes
                 .slice(extent.offset as usize..extent.end() as usize);

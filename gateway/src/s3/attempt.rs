@@ -48,6 +48,9 @@ const RATE_MIN: u64 = 256 << 10;
 /// The slowest server-side copy or completion that is waited for, bytes a second.
 const COPY_RATE_MIN: u64 = 32 << 20;
 
+/// The same for the copy of a part, which is asked for again when it takes longer: a minute for 256 MiB.
+const PART_COPY_RATE_MIN: u64 = 4 << 20;
+
 /// What is asked, for whom and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -125,6 +128,21 @@ impl Core {
             priority: Priority::Interactive,
             limit,
             attempt_limit: limit,
+        }
+    }
+
+    /// A call that makes the store copy `len` bytes into a part. It can be carried out any number of
+    /// times, so one attempt does not take all the time: a connection that died in silence leaves time for
+    /// another whole one.
+    pub(super) fn part_copy_call<'a>(&self, key: &'a Key, len: u64) -> Call<'a> {
+        let more = Duration::from_millis(len.saturating_sub(FREE_LEN) * 1000 / PART_COPY_RATE_MIN);
+        let limit = self.config.store_timeout;
+        Call {
+            kind: Kind::CopyPart,
+            key: Some(key),
+            priority: Priority::Upload,
+            limit: limit + 2 * more,
+            attempt_limit: attempt_limit(limit) + more,
         }
     }
 

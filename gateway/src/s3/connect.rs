@@ -44,6 +44,7 @@ use super::explain::{self, Asked};
 pub use super::explain::{ConnectError, ConnectErrorKind};
 use super::list::sound;
 use super::lost::Remembered;
+use super::part_copy::PartCopies;
 use super::payload::Policy;
 use super::permits::Permits;
 use super::probe::ConditionalSupport;
@@ -248,6 +249,7 @@ impl Found {
             recorder: Recorder::default(),
             policy: Policy::new(config.checksum, custom),
             support: RwLock::new(ConditionalSupport::presumed(custom)),
+            part_copies: PartCopies::default(),
             remembered: Remembered::default(),
             copy_object_max: COPY_OBJECT_MAX,
             copy_part_len: COPY_PART_LEN,

@@ -17,6 +17,7 @@ use super::attempt::Ended;
 use super::config::S3Config;
 use super::error::Failure;
 use super::lost::Remembered;
+use super::part_copy::PartCopies;
 use super::payload::Policy;
 use super::permits::Permits;
 use super::probe::ConditionalSupport;
@@ -33,6 +34,8 @@ pub(super) struct Core {
     pub(super) policy: Policy,
     /// What the endpoint honours. A leaf lock.
     pub(super) support: RwLock<ConditionalSupport>,
+    /// Whether the endpoint copies parts.
+    pub(super) part_copies: PartCopies,
     /// Writes that were left unsure when their call ended.
     pub(super) remembered: Remembered,
     /// The largest object that is copied in one request, and the parts of larger ones: S3's

@@ -38,11 +38,13 @@ pub enum Kind {
     Delete,
     /// GetObjectTagging.
     Tagging,
+    /// ListParts.
+    ListParts,
 }
 
 impl Kind {
     /// Every kind, in the order of [`StoreTelemetry::latency`] and [`StoreStats::kinds`].
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Head,
         Kind::Get,
         Kind::List,
@@ -55,6 +57,7 @@ impl Kind {
         Kind::Copy,
         Kind::Delete,
         Kind::Tagging,
+        Kind::ListParts,
     ];
 
     /// The kind as a metric's label.
@@ -72,6 +75,7 @@ impl Kind {
             Kind::Copy => "copy",
             Kind::Delete => "delete",
             Kind::Tagging => "tagging",
+            Kind::ListParts => "list_parts",
         }
     }
 }

@@ -9,7 +9,7 @@ use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{
     BoxFuture, Condition, CopyMetadata, Later, ListRequest, Metadata, ObjectStore, PartBytes,
-    Priority, StoreErrorKind,
+    Priority, StoreErrorKind, UploadId,
 };
 use bytes::Bytes;
 
@@ -255,10 +255,23 @@ async fn parts_copied_parts_and_conditions_make_an_object() {
         if checksum == Checksum::Crc32 {
             // Asked for by name the checksum is announced, and MinIO wants it of every part.
             assert_eq!(second.unwrap_err().kind, StoreErrorKind::Rejected);
-            store.abort(&key, &upload).await.unwrap();
+            assert_eq!(store.part_copies(), Honoured::No);
+            // The part that was refused is sent, and the upload is sound.
+            let sent = source_bytes[100..100 + (5 << 20)].to_vec();
+            let parts = [
+                store.put_part(&key, &upload, 1, piece).await.unwrap(),
+                store
+                    .put_part(&key, &upload, 2, vec![PartBytes::Here(sent.into())])
+                    .await
+                    .unwrap(),
+            ];
+            let done = store.complete(&key, &upload, &parts, &Condition::Absent);
+            let etag = done.await.unwrap();
+            assert_eq!(bucket.read("big", &etag).await.len(), 10 << 20);
             bucket.remove().await;
             continue;
         }
+        assert_eq!(store.part_copies(), Honoured::Yes);
         let corrupted = bucket
             .store
             .core
@@ -283,6 +296,12 @@ async fn parts_copied_parts_and_conditions_make_an_object() {
         let stale = ObjectId::new(source.key.clone(), ETag::new("\"00\""));
         let refused = store.copy_part(&key, &upload, 4, &stale, Extent::new(0, 5 << 20));
         assert_eq!(refused.await.unwrap_err().kind, StoreErrorKind::Changed);
+        let gone = ObjectId::new(Key::new("gone"), source.etag.clone());
+        let refused = store.copy_part(&key, &upload, 4, &gone, Extent::new(0, 5 << 20));
+        assert_eq!(refused.await.unwrap_err().kind, StoreErrorKind::Changed);
+        let unknown = UploadId("unknown".into());
+        let refused = store.copy_part(&key, &unknown, 4, &source, Extent::new(0, 5 << 20));
+        assert_eq!(refused.await.unwrap_err().kind, StoreErrorKind::NotFound);
         let parts = [three, one, two];
         let there = bucket.put("big", b"x", &Condition::None).await.unwrap();
         let refused = store
