@@ -2,7 +2,7 @@
 //!
 //! [`S3Store`] implements [`ObjectStore`]: what that trait promises is kept here. The SDK builds,
 //! signs and reads single requests; everything around a request is ours: who may send now
-//! (`permits`), how often and how long (`attempt`), what an answer means (`error`), whether a lost
+//! (`permits`), how often and how long (`request`), what an answer means (`error`), whether a lost
 //! answer was a success (`lost`), what checksum goes with the bytes (`payload`). The calls stand in
 //! `get`, `put`, `multipart`, `copy` and `list`; `connect` finds the endpoint and the credentials and
 //! says in one line why that failed, `probe` finds out which conditions the endpoint honours.
@@ -20,7 +20,7 @@ use ackfs_cache::store::{
 };
 use bytes::Bytes;
 
-mod attempt;
+mod request;
 mod config;
 mod connect;
 mod copy;

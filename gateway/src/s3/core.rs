@@ -13,7 +13,7 @@ use aws_sdk_s3::types::{
 use aws_smithy_types::DateTime;
 use parking_lot::RwLock;
 
-use super::attempt::Ended;
+use super::request::Ended;
 use super::config::S3Config;
 use super::error::Failure;
 use super::lost::Remembered;

@@ -26,7 +26,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::attempt::{Call, backoff};
+use super::request::{Call, backoff};
 use super::core::{Core, same_etag};
 use super::error::{Failure, Retry, chain};
 use super::permits::Permit;

@@ -17,7 +17,7 @@ use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
 };
 
-use super::attempt::Ended;
+use super::request::Ended;
 use super::core::{Core, etag};
 use super::error::Failure;
 use super::lost::{Fingerprint, Verdict};

@@ -17,7 +17,7 @@ use ackfs_cache::store::{Part, StoreError, StoreErrorKind, StoreResult, UploadId
 use aws_sdk_s3::types::CopyPartResult;
 use tracing::{debug, warn};
 
-use super::attempt::Ended;
+use super::request::Ended;
 use super::core::{Core, etag};
 use super::error::{Failure, Retry};
 use super::payload::{CRC32, CRC64NVME};
