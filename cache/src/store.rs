@@ -36,7 +36,7 @@ pub type StoreResult<T> = Result<T, StoreError>;
 /// Whose wait a request shortens. Requests queue by this, so that a long upload or a readahead
 /// never starves a caller who waits for a few bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Lane {
+pub enum Priority {
     /// Somebody waits for this answer now: look-ups, listings, reads that missed.
     Interactive,
     /// Bytes fetched beyond what was asked.
@@ -266,7 +266,7 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
         &'a self,
         id: &'a ObjectId,
         extent: Extent,
-        lane: Lane,
+        priority: Priority,
     ) -> BoxFuture<'a, StoreResult<Fetched>>;
 
     /// One page of keys.
@@ -300,7 +300,10 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
         body: Vec<PartBytes>,
     ) -> BoxFuture<'a, StoreResult<Part>>;
 
-    /// Makes part `number` of bytes that the store already has, by `If-Match` on the source.
+    /// Makes part `number` of bytes that the store already has, by `If-Match` on the source. `Changed` if
+    /// the source is no longer that version or gone, `NotFound` if the upload is unknown, `Rejected` if the
+    /// store does not copy parts, or not from this source (S3 copies a range of objects above 5 MiB only):
+    /// then the bytes have to be fetched and sent.
     fn copy_part<'a>(
         &'a self,
         key: &'a Key,

@@ -337,19 +337,19 @@ impl Metrics {
                 self.set("ackfs_store_requests_total", &labels, true, count as f64);
             }
         }
-        for lane in &now.store.lanes {
-            let label = [("lane", lane.lane)];
+        for class in &now.store.priorities {
+            let label = [("lane", class.priority)];
             self.set(
                 "ackfs_store_requests_in_flight",
                 &label,
                 false,
-                lane.in_flight as f64,
+                class.in_flight as f64,
             );
             self.set(
                 "ackfs_store_requests_waiting",
                 &label,
                 false,
-                lane.waiting as f64,
+                class.waiting as f64,
             );
         }
         let mut page = self.page.render();

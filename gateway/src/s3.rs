@@ -2,7 +2,7 @@
 //!
 //! [`S3Store`] implements [`ObjectStore`]: what that trait promises is kept here. The SDK builds,
 //! signs and reads single requests; everything around a request is ours: who may send now
-//! (`lanes`), how often and how long (`attempt`), what an answer means (`error`), whether a lost
+//! (`permits`), how often and how long (`request`), what an answer means (`error`), whether a lost
 //! answer was a success (`lost`), what checksum goes with the bytes (`payload`). The calls stand in
 //! `get`, `put`, `multipart`, `copy` and `list`; `connect` finds the endpoint and the credentials and
 //! says in one line why that failed, `probe` finds out which conditions the endpoint honours.
@@ -15,12 +15,12 @@ use std::sync::Arc;
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{
-    BoxFuture, Condition, CopyMetadata, Fetched, Lane, ListPage, ListRequest, Metadata, ObjectInfo,
-    ObjectStore, Part, PartBytes, StoreResult, UploadId,
+    BoxFuture, Condition, CopyMetadata, Fetched, ListPage, ListRequest, Metadata, ObjectInfo,
+    ObjectStore, Part, PartBytes, Priority, StoreResult, UploadId,
 };
 use bytes::Bytes;
 
-mod attempt;
+mod request;
 mod config;
 mod connect;
 mod copy;
@@ -28,12 +28,13 @@ mod core;
 mod error;
 mod explain;
 mod get;
-mod lanes;
 mod list;
 mod lost;
 mod multipart;
 mod part_body;
+mod part_copy;
 mod payload;
+mod permits;
 mod probe;
 mod put;
 mod stats;
@@ -43,7 +44,7 @@ mod tests;
 pub use config::{Checksum, PathStyle, S3Config};
 pub use connect::{Capabilities, ConnectError, ConnectErrorKind};
 pub use probe::{ConditionalSupport, Honoured};
-pub use stats::{Kind, KindStats, LaneStats, StoreStats, StoreTelemetry};
+pub use stats::{Kind, KindStats, PriorityStats, StoreStats, StoreTelemetry};
 
 use self::core::Core;
 
@@ -78,9 +79,14 @@ impl S3Store {
         *self.core.support.read()
     }
 
+    /// Whether the endpoint copies parts of objects, as far as is known by now. Never waits.
+    pub fn part_copies(&self) -> Honoured {
+        self.core.part_copies.known()
+    }
+
     /// What the store was asked so far and how that went. Never waits.
     pub fn stats(&self) -> StoreStats {
-        self.core.recorder.snapshot(&self.core.lanes)
+        self.core.recorder.snapshot(&self.core.permits)
     }
 
     /// Where latencies go from now on. Only the first call counts.
@@ -101,9 +107,9 @@ impl ObjectStore for S3Store {
         &'a self,
         id: &'a ObjectId,
         extent: Extent,
-        lane: Lane,
+        priority: Priority,
     ) -> BoxFuture<'a, StoreResult<Fetched>> {
-        Box::pin(self.core.get(id, extent, lane))
+        Box::pin(self.core.get(id, extent, priority))
     }
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, StoreResult<ListPage>> {

@@ -8,7 +8,7 @@ use super::{WriteError, Writer};
 use crate::extent::Extent;
 use crate::memory::BLOCK;
 use crate::object::ObjectId;
-use crate::store::{Body, Lane, StoreError, StoreErrorKind};
+use crate::store::{Body, Priority, StoreError, StoreErrorKind};
 
 /// See the module.
 pub(crate) struct BaseReader<'a> {
@@ -16,19 +16,19 @@ pub(crate) struct BaseReader<'a> {
     id: &'a ObjectId,
     /// What is still to be read.
     rest: Extent,
-    lane: Lane,
+    priority: Priority,
     /// Once the read cache had no more.
     body: Option<Box<dyn Body>>,
 }
 
 impl<'a> BaseReader<'a> {
     /// Reads `extent` of `id`.
-    pub(crate) fn new(writer: &'a Writer, id: &'a ObjectId, extent: Extent, lane: Lane) -> Self {
+    pub(crate) fn new(writer: &'a Writer, id: &'a ObjectId, extent: Extent, priority: Priority) -> Self {
         Self {
             writer,
             id,
             rest: extent,
-            lane,
+            priority,
             body: None,
         }
     }
@@ -49,7 +49,7 @@ impl<'a> BaseReader<'a> {
                 self.rest = Extent::between(block.end(), self.rest.end());
                 return Ok(Some(bytes.into()));
             }
-            let fetched = self.writer.store.get(self.id, self.rest, self.lane).await?;
+            let fetched = self.writer.store.get(self.id, self.rest, self.priority).await?;
             self.body = Some(fetched.body);
         }
         let Some(body) = &mut self.body else {

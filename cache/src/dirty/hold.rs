@@ -16,7 +16,7 @@ use super::file::WrittenFile;
 use super::{DirtyFile, WriteError};
 use crate::extent::Extent;
 use crate::object::ObjectId;
-use crate::store::Lane;
+use crate::store::Priority;
 
 /// One GET, in bytes: the reference of what the SDK reaches at four in flight.
 const FETCH: u64 = 8 << 20;
@@ -98,7 +98,7 @@ impl WrittenFile {
     async fn fetch(self: &Arc<Self>, id: &ObjectId, extent: Extent) -> Result<(), WriteError> {
         let pool = &self.writer.memory.pool;
         let mut at = extent.offset;
-        let mut reader = BaseReader::new(&self.writer, id, extent, Lane::Interactive);
+        let mut reader = BaseReader::new(&self.writer, id, extent, Priority::Interactive);
         while let Some(bytes) = reader.chunk().await? {
             for bytes in bytes.chunks(pool.buffer_max as usize) {
                 let len = bytes.len() as u64;

@@ -22,7 +22,7 @@ use crate::extent::Extent;
 use crate::index::Expected;
 use crate::memory::{BLOCK, Keep};
 use crate::readahead::{Limits, SMALL_MAX, UNIT};
-use crate::store::{Lane, STORE_TIMEOUT, StoreError, StoreErrorKind, StoreResult};
+use crate::store::{Priority, STORE_TIMEOUT, StoreError, StoreErrorKind, StoreResult};
 
 /// Why bytes are fetched.
 #[derive(Debug, Clone, Copy)]
@@ -107,11 +107,11 @@ impl ReadCache {
             self.reclaim_stale();
         }
         for fill in made {
-            let lane = match fill.extent.intersect(want.asked) {
-                Some(_) => Lane::Interactive,
-                None => Lane::Readahead,
+            let priority = match fill.extent.intersect(want.asked) {
+                Some(_) => Priority::Interactive,
+                None => Priority::Readahead,
             };
-            let task = self.runtime.spawn(self.clone().run(fill.clone(), lane));
+            let task = self.runtime.spawn(self.clone().run(fill.clone(), priority));
             fill.set_abort(task.abort_handle());
         }
         stopped
@@ -145,13 +145,13 @@ impl ReadCache {
     fn run(
         self: Arc<Self>,
         fill: Arc<Fill>,
-        lane: Lane,
+        priority: Priority,
     ) -> impl Future<Output = ()> + Send + 'static {
         // Made before the task first runs, so that a task that never runs is noticed too.
         let end = End(fill);
         async move {
             let fill = &end.0;
-            match self.bring(fill, lane).await {
+            match self.bring(fill, priority).await {
                 Ok(true) => self.finish(fill),
                 Ok(false) => {}
                 Err(error) => {
@@ -164,7 +164,7 @@ impl ReadCache {
     }
 
     /// Brings all bytes of `fill`; false if nobody wants them any more.
-    async fn bring(&self, fill: &Fill, lane: Lane) -> StoreResult<bool> {
+    async fn bring(&self, fill: &Fill, priority: Priority) -> StoreResult<bool> {
         if !fill.granted() {
             fill.grant(self.demand(fill.extent.len).await?);
         }
@@ -173,7 +173,7 @@ impl ReadCache {
         // whole when it is asked for without an end.
         let whole = fill.extent == Extent::between(0, fill.object.size);
         let asked = if whole { WHOLE } else { fill.extent };
-        let mut body = self.store.get(id, asked, lane).await?.body;
+        let mut body = self.store.get(id, asked, priority).await?.body;
         while let Some(chunk) = body.chunk().await? {
             let len = chunk.len() as u64;
             if len > fill.missing() {

@@ -8,7 +8,7 @@ use super::*;
 use crate::budget::Budget;
 use crate::object::Key;
 use crate::store::memory::{Call, Fault, MemoryStore};
-use crate::store::{Lane, StoreErrorKind, StoreResult};
+use crate::store::{Priority, StoreErrorKind, StoreResult};
 
 mod disk;
 
@@ -149,12 +149,12 @@ async fn a_reader_is_answered_when_its_bytes_have_arrived() {
     trickle.let_through(128 * KIB);
     near.await.unwrap();
     assert_eq!(buf, bytes[..128 << 10]);
-    let [(extent, lane)] = world.store.gets()[..] else {
+    let [(extent, priority)] = world.store.gets()[..] else {
         panic!("one GET")
     };
     assert_eq!(
-        (extent, lane),
-        (Extent::new(0, MIB + 128 * KIB), Lane::Interactive)
+        (extent, priority),
+        (Extent::new(0, MIB + 128 * KIB), Priority::Interactive)
     );
     // What has arrived since is served without waiting.
     trickle.let_through(256 * KIB);
@@ -270,7 +270,7 @@ async fn random_reads_fetch_exactly_their_pages() {
             read(&stream, offset, 4096).await.unwrap(),
             bytes[offset as usize..][..4096]
         );
-        wanted.push((Extent::new(offset, 4096), Lane::Interactive));
+        wanted.push((Extent::new(offset, 4096), Priority::Interactive));
     }
     assert_eq!(world.store.gets(), wanted);
     world.settled().await;

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    Body, BoxFuture, Condition, CopyMetadata, Fetched, Lane, ListEntry, ListPage, ListRequest,
-    Metadata, ObjectInfo, ObjectStore, Part, PartBytes, StoreError, StoreErrorKind, StoreResult,
+    Body, BoxFuture, Condition, CopyMetadata, Fetched, ListEntry, ListPage, ListRequest, Metadata,
+    ObjectInfo, ObjectStore, Part, PartBytes, Priority, StoreError, StoreErrorKind, StoreResult,
     UploadId,
 };
 use crate::extent::Extent;
@@ -151,7 +151,7 @@ struct State {
 pub struct MemoryStore {
     state: Mutex<State>,
     gates: Mutex<Vec<(Call, Gate)>>,
-    gets: Mutex<Vec<(Extent, Lane)>>,
+    gets: Mutex<Vec<(Extent, Priority)>>,
     trickle: Mutex<Option<Trickle>>,
     handed: Arc<Handed>,
     /// The smallest part but for the last that a completion takes, in bytes.
@@ -201,8 +201,8 @@ impl MemoryStore {
         (get(&self.handed.now), get(&self.handed.most))
     }
 
-    /// What every GET since the last time this was asked wanted, and in which lane.
-    pub fn gets(&self) -> Vec<(Extent, Lane)> {
+    /// What every GET since the last time this was asked wanted, and with which priority.
+    pub fn gets(&self) -> Vec<(Extent, Priority)> {
         std::mem::take(&mut self.gets.lock())
     }
 
@@ -466,10 +466,10 @@ impl ObjectStore for MemoryStore {
         &'a self,
         id: &'a ObjectId,
         extent: Extent,
-        lane: Lane,
+        priority: Priority,
     ) -> BoxFuture<'a, StoreResult<Fetched>> {
         Box::pin(async move {
-            self.gets.lock().push((extent, lane));
+            self.gets.lock().push((extent, priority));
             let fault = self.enter(Call::Get, id.key.as_str()).await?;
             let object = self.state.lock().version(id)?;
             let size = object.bytes.len() as u64;
@@ -575,7 +575,9 @@ impl ObjectStore for MemoryStore {
         Box::pin(async move {
             let fault = self.enter(Call::CopyPart, key.as_str()).await?;
             let mut state = self.state.lock();
-            let object = state.version(source)?;
+            let object = state
+                .version(source)
+                .map_err(|_gone| changed(source.key.as_str()))?;
             let bytes = object
                 .bytes
                 .slice(extent.offset as usize..extent.end() as usize);

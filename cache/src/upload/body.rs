@@ -14,7 +14,7 @@ use crate::dirty::file::WrittenFile;
 use crate::dirty::{WriteError, Writer};
 use crate::extent::{Extent, Slice};
 use crate::object::ObjectId;
-use crate::store::{Lane, Later, PartBytes, StoreError, StoreErrorKind, StoreResult};
+use crate::store::{Priority, Later, PartBytes, StoreError, StoreErrorKind, StoreResult};
 
 /// Gaps of the base that are so close are fetched by one request, with what lies between them: that is
 /// sooner there than the answer to a second request.
@@ -106,7 +106,7 @@ fn base_gaps(found: &[(Extent, PieceBytes)]) -> Vec<(Extent, &ObjectId)> {
 /// All of `extent` of the base `id`. Waits for the disk and the store.
 async fn read_base(writer: &Writer, id: &ObjectId, extent: Extent) -> Result<Bytes, WriteError> {
     let mut all = BytesMut::with_capacity(extent.len as usize);
-    let mut reader = BaseReader::new(writer, id, extent, Lane::Upload);
+    let mut reader = BaseReader::new(writer, id, extent, Priority::Upload);
     while let Some(bytes) = reader.chunk().await? {
         all.extend_from_slice(&bytes);
     }

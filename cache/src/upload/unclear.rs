@@ -18,7 +18,7 @@ use crate::dirty::file::WrittenFile;
 use crate::dirty::state::UnclearPublish;
 use crate::extent::Extent;
 use crate::object::{ETag, ObjectId};
-use crate::store::{Condition, Lane, StoreErrorKind};
+use crate::store::{Condition, Priority, StoreErrorKind};
 
 /// A piece of the comparison, in bytes.
 const COMPARE: u64 = 1 << 20;
@@ -79,7 +79,7 @@ impl WrittenFile {
         extent: Extent,
         ours: PieceBytes,
     ) -> Result<bool, WriteError> {
-        let fetched = self.writer.store.get(id, extent, Lane::Upload).await;
+        let fetched = self.writer.store.get(id, extent, Priority::Upload).await;
         let mut fetched = match fetched {
             Err(error) if error.kind == StoreErrorKind::Changed => return Ok(false),
             fetched => fetched?,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::fuse::mount::NoSyncRelease;
-use crate::s3::{KindStats, LaneStats};
+use crate::s3::{KindStats, PriorityStats};
 
 fn snapshot() -> Snapshot {
     let mut transport = TransportStats::default();
@@ -45,8 +45,8 @@ fn snapshot() -> Snapshot {
                 changed: 4,
                 failed: 2,
             }],
-            lanes: vec![LaneStats {
-                lane: "upload",
+            priorities: vec![PriorityStats {
+                priority: "upload",
                 in_flight: 4,
                 waiting: 0,
             }],

@@ -35,17 +35,18 @@ use parking_lot::RwLock;
 use tracing::{info, warn};
 
 use super::S3Store;
-use super::attempt::Ended;
+use super::request::Ended;
 use super::config::S3Config;
 use super::copy::{COPY_OBJECT_MAX, COPY_PART_LEN};
 use super::core::Core;
 use super::error::{Failure, Retry};
 use super::explain::{self, Asked};
 pub use super::explain::{ConnectError, ConnectErrorKind};
-use super::lanes::Lanes;
 use super::list::sound;
 use super::lost::Remembered;
+use super::part_copy::PartCopies;
 use super::payload::Policy;
+use super::permits::Permits;
 use super::probe::ConditionalSupport;
 use super::stats::{Kind, Recorder};
 
@@ -215,7 +216,7 @@ impl Found {
             .http_client(self.http.clone())
             .region(region)
             .force_path_style(self.path_style)
-            // Attempts are made, timed and counted here, see `attempt.rs`.
+            // Attempts are made, timed and counted here, see `request.rs`.
             .retry_config(RetryConfig::disabled())
             // A body that stands still is seen by its reader, see `get.rs`.
             .stalled_stream_protection(
@@ -244,10 +245,11 @@ impl Found {
             client: Client::from_conf(builder.build()),
             config: config.clone(),
             prefix,
-            lanes: Lanes::new(config.max_requests),
+            permits: Permits::new(config.max_requests),
             recorder: Recorder::default(),
             policy: Policy::new(config.checksum, custom),
             support: RwLock::new(ConditionalSupport::presumed(custom)),
+            part_copies: PartCopies::default(),
             remembered: Remembered::default(),
             copy_object_max: COPY_OBJECT_MAX,
             copy_part_len: COPY_PART_LEN,
@@ -293,7 +295,7 @@ fn region_chain(
 
 /// Lists one key. What is broken for good is not tried again; what is busy is, for a while.
 async fn check(core: &Core) -> Result<(), Failure> {
-    let call = super::attempt::Call {
+    let call = super::request::Call {
         limit: core.config.store_timeout.min(CHECK_MAX),
         attempt_limit: core.config.store_timeout.min(CHECK_MAX),
         ..core.call_any(Kind::List, None)

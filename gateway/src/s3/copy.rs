@@ -14,7 +14,7 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{MetadataDirective, ServerSideEncryption};
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::attempt::Ended;
+use super::request::Ended;
 use super::core::{Core, etag, metadata as metadata_of, same_etag};
 use super::error::Failure;
 use super::lost::{Fingerprint, Verdict};

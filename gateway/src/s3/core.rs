@@ -13,12 +13,13 @@ use aws_sdk_s3::types::{
 use aws_smithy_types::DateTime;
 use parking_lot::RwLock;
 
-use super::attempt::Ended;
+use super::request::Ended;
 use super::config::S3Config;
 use super::error::Failure;
-use super::lanes::Lanes;
 use super::lost::Remembered;
+use super::part_copy::PartCopies;
 use super::payload::Policy;
+use super::permits::Permits;
 use super::probe::ConditionalSupport;
 use super::stats::{Kind, Recorder};
 
@@ -28,11 +29,13 @@ pub(super) struct Core {
     pub(super) config: S3Config,
     /// The mount's prefix: probes write below it, nothing else looks at it.
     pub(super) prefix: String,
-    pub(super) lanes: Lanes,
+    pub(super) permits: Permits,
     pub(super) recorder: Recorder,
     pub(super) policy: Policy,
     /// What the endpoint honours. A leaf lock.
     pub(super) support: RwLock<ConditionalSupport>,
+    /// Whether the endpoint copies parts.
+    pub(super) part_copies: PartCopies,
     /// Writes that were left unsure when their call ended.
     pub(super) remembered: Remembered,
     /// The largest object that is copied in one request, and the parts of larger ones: S3's

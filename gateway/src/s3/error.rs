@@ -24,7 +24,7 @@ use aws_smithy_runtime_api::http::Response;
 pub(super) enum Retry {
     /// Until the time limit.
     UntilDeadline,
-    /// A few times: see `attempt::FEW_MAX`.
+    /// A few times: see `request::FEW_MAX`.
     Few,
     /// It would fail again.
     Never,

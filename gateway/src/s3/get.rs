@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::ObjectId;
-use ackfs_cache::store::{Body, BoxFuture, Fetched, Lane, StoreError, StoreErrorKind, StoreResult};
+use ackfs_cache::store::{
+    Body, BoxFuture, Fetched, Priority, StoreError, StoreErrorKind, StoreResult,
+};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::types::ChecksumMode;
 use aws_smithy_types::body::SdkBody;
@@ -24,10 +26,10 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::attempt::{Call, backoff};
+use super::request::{Call, backoff};
 use super::core::{Core, same_etag};
 use super::error::{Failure, Retry, chain};
-use super::lanes::Permit;
+use super::permits::Permit;
 use super::stats::Kind;
 
 /// How long a body may bring nothing before its connection is given up.
@@ -57,7 +59,7 @@ impl Core {
         self: &Arc<Self>,
         id: &ObjectId,
         extent: Extent,
-        lane: Lane,
+        priority: Priority,
     ) -> StoreResult<Fetched> {
         if extent.is_empty() {
             return Err(
@@ -65,13 +67,13 @@ impl Core {
                     .with_key(&id.key),
             );
         }
-        let opened = self.open(id, extent, lane).await?;
+        let opened = self.open(id, extent, priority).await?;
         Ok(Fetched {
             size: opened.size,
             body: Box::new(GetBody {
                 core: Arc::clone(self),
                 id: id.clone(),
-                lane,
+                priority,
                 begin: extent.offset,
                 next: extent.offset,
                 end: opened.end,
@@ -85,9 +87,9 @@ impl Core {
     }
 
     /// Sends the GET and checks its answer.
-    async fn open(&self, id: &ObjectId, extent: Extent, lane: Lane) -> StoreResult<Opened> {
+    async fn open(&self, id: &ObjectId, extent: Extent, priority: Priority) -> StoreResult<Opened> {
         let call = Call {
-            lane,
+            priority,
             ..self.call(Kind::Get, &id.key)
         };
         let ended = self
@@ -208,7 +210,7 @@ fn parse_range(range: &str) -> Option<(u64, u64)> {
 struct GetBody {
     core: Arc<Core>,
     id: ObjectId,
-    lane: Lane,
+    priority: Priority,
     /// Where the extent begins.
     begin: u64,
     /// The byte that goes out next.
@@ -317,7 +319,7 @@ impl GetBody {
     /// Opens the rest.
     async fn reopen(&mut self) -> StoreResult<()> {
         let rest = Extent::between(self.next, self.end);
-        let opened = self.core.open(&self.id, rest, self.lane).await?;
+        let opened = self.core.open(&self.id, rest, self.priority).await?;
         if opened.end != self.end {
             return Err(StoreError::new(
                 StoreErrorKind::Broken,

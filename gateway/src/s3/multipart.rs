@@ -9,8 +9,7 @@
 //! knows it. Nobody else could have completed an upload of ours, so HEAD decides even if no
 //! attempt of this call was left unsure.
 
-use ackfs_cache::extent::Extent;
-use ackfs_cache::object::{ETag, Key, ObjectId};
+use ackfs_cache::object::{ETag, Key};
 use ackfs_cache::store::{
     Condition, Metadata, Part, PartBytes, StoreError, StoreErrorKind, StoreResult, UploadId,
 };
@@ -18,7 +17,7 @@ use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
 };
 
-use super::attempt::Ended;
+use super::request::Ended;
 use super::core::{Core, etag};
 use super::error::Failure;
 use super::lost::{Fingerprint, Verdict};
@@ -173,52 +172,6 @@ impl Core {
             }
         })
         .await
-    }
-
-    /// Makes a part of bytes that the store has; see
-    /// [`ackfs_cache::store::ObjectStore::copy_part`].
-    pub(super) async fn copy_part(
-        &self,
-        key: &Key,
-        upload: &UploadId,
-        number: u32,
-        source: &ObjectId,
-        extent: Extent,
-    ) -> StoreResult<Part> {
-        let call = super::attempt::Call {
-            lane: ackfs_cache::store::Lane::Upload,
-            ..self.copy_call(Kind::CopyPart, key, extent.len)
-        };
-        self.run(call, || {
-            let request = self
-                .client
-                .upload_part_copy()
-                .bucket(&self.config.bucket)
-                .key(key.as_str())
-                .upload_id(&upload.0)
-                .part_number(number as i32)
-                .copy_source(self.copy_source(&source.key))
-                .copy_source_if_match(source.etag.as_str())
-                .copy_source_range(format!("bytes={}-{}", extent.offset, extent.end() - 1))
-                .set_request_payer(self.payer());
-            async move {
-                let output = request.send().await.map_err(Failure::from_sdk)?;
-                let result = output
-                    .copy_part_result
-                    .unwrap_or_else(|| aws_sdk_s3::types::CopyPartResult::builder().build());
-                let named =
-                    |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
-                Ok(Part {
-                    number,
-                    etag: etag(key, result.e_tag.as_deref()).map_err(Failure::from)?,
-                    checksum: named(CRC64NVME, result.checksum_crc64_nvme)
-                        .or_else(|| named(CRC32, result.checksum_crc32)),
-                    size: extent.len,
-                })
-            }
-        })
-        .await
-        .settle()
     }
 
     /// Makes the object of its parts; see [`ackfs_cache::store::ObjectStore::complete`].

@@ -17,7 +17,7 @@ use ackfs_cache::object::Key;
 use ackfs_cache::store::{Condition, StoreError, StoreErrorKind, StoreResult};
 use tracing::warn;
 
-use super::attempt::{Call, random};
+use super::request::{Call, random};
 use super::connect::CHECK_MAX;
 use super::core::Core;
 use super::error::Failure;

@@ -4,7 +4,7 @@ use ackfs_cache::object::{ETag, Key};
 use ackfs_cache::store::{Condition, Metadata, StoreError, StoreErrorKind, StoreResult};
 use bytes::Bytes;
 
-use super::attempt::Ended;
+use super::request::Ended;
 use super::core::{Core, etag, same_etag};
 use super::error::Failure;
 use super::lost::{Fingerprint, Verdict};

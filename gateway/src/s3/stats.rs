@@ -9,7 +9,7 @@ use ackfs_cache::store::StoreErrorKind;
 use metrics::Histogram;
 
 use super::error::Failure;
-use super::lanes;
+use super::permits::{self, Permits};
 
 /// What a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,11 +38,13 @@ pub enum Kind {
     Delete,
     /// GetObjectTagging.
     Tagging,
+    /// ListParts.
+    ListParts,
 }
 
 impl Kind {
     /// Every kind, in the order of [`StoreTelemetry::latency`] and [`StoreStats::kinds`].
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Head,
         Kind::Get,
         Kind::List,
@@ -55,6 +57,7 @@ impl Kind {
         Kind::Copy,
         Kind::Delete,
         Kind::Tagging,
+        Kind::ListParts,
     ];
 
     /// The kind as a metric's label.
@@ -72,6 +75,7 @@ impl Kind {
             Kind::Copy => "copy",
             Kind::Delete => "delete",
             Kind::Tagging => "tagging",
+            Kind::ListParts => "list_parts",
         }
     }
 }
@@ -108,11 +112,11 @@ impl KindStats {
     }
 }
 
-/// What one lane is doing.
+/// What the requests of one priority are doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LaneStats {
+pub struct PriorityStats {
     /// Which: `interactive`, `readahead` or `upload`.
-    pub lane: &'static str,
+    pub priority: &'static str,
     /// Requests under way.
     pub in_flight: usize,
     /// Requests that wait for a permit.
@@ -124,8 +128,8 @@ pub struct LaneStats {
 pub struct StoreStats {
     /// By kind, in the order of [`Kind::ALL`].
     pub kinds: Vec<KindStats>,
-    /// By lane.
-    pub lanes: Vec<LaneStats>,
+    /// By priority.
+    pub priorities: Vec<PriorityStats>,
     /// Bytes of objects sent in requests that were answered well.
     pub bytes_up: u64,
     /// Bytes of objects received.
@@ -213,8 +217,8 @@ impl Recorder {
         self.resumed.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn snapshot(&self, lanes: &lanes::Lanes) -> StoreStats {
-        let (in_flight, waiting) = lanes.usage();
+    pub(super) fn snapshot(&self, permits: &Permits) -> StoreStats {
+        let (in_flight, waiting) = permits.usage();
         StoreStats {
             kinds: Kind::ALL
                 .into_iter()
@@ -228,11 +232,11 @@ impl Recorder {
                     failed: counters.failed.load(Relaxed),
                 })
                 .collect(),
-            lanes: lanes::ALL
+            priorities: permits::ALL
                 .into_iter()
                 .enumerate()
-                .map(|(at, lane)| LaneStats {
-                    lane: lanes::name(lane),
+                .map(|(at, priority)| PriorityStats {
+                    priority: permits::name(priority),
                     in_flight: in_flight[at],
                     waiting: waiting[at],
                 })

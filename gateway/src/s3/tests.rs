@@ -14,6 +14,7 @@ use super::core::Core;
 use super::{S3Config, S3Store};
 
 mod connecting;
+mod copying;
 mod minio;
 mod reading;
 mod server;

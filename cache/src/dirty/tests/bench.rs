@@ -10,8 +10,8 @@ use crate::disk::blocking::BlockingDisk;
 use crate::extent::Extent;
 use crate::read::ReadConfig;
 use crate::store::{
-    BoxFuture, Condition, CopyMetadata, Fetched, Lane, ListPage, ListRequest, ObjectInfo, Part,
-    PartBytes, StoreResult,
+    BoxFuture, Condition, CopyMetadata, Fetched, ListPage, ListRequest, ObjectInfo, Part,
+    PartBytes, Priority, StoreResult,
 };
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl ObjectStore for Nowhere {
     fn head<'a>(&'a self, _: &'a Key) -> BoxFuture<'a, StoreResult<ObjectInfo>> {
         refuse()
     }
-    fn get<'a>(&'a self, _: &'a ObjectId, _: Extent, _: Lane) -> BoxFuture<'a, StoreResult<Fetched>> {
+    fn get<'a>(&'a self, _: &'a ObjectId, _: Extent, _: Priority) -> BoxFuture<'a, StoreResult<Fetched>> {
         refuse()
     }
     fn list(&self, _: ListRequest) -> BoxFuture<'_, StoreResult<ListPage>> {

@@ -2,7 +2,7 @@
 
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::Key;
-use ackfs_cache::store::{Lane, ListRequest, ObjectStore, StoreErrorKind};
+use ackfs_cache::store::{ListRequest, ObjectStore, Priority, StoreErrorKind};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -20,7 +20,7 @@ async fn a_get_asks_for_the_range_of_the_version() {
     let server = Server::start(|_at, asked| Answer::range(asked, &object(), ETAG)).await;
     let id = id("dir/a b+ü", ETAG);
     let mut fetched = store(&server.url)
-        .get(&id, Extent::new(10, 1000), Lane::Interactive)
+        .get(&id, Extent::new(10, 1000), Priority::Interactive)
         .await
         .unwrap();
     assert_eq!(fetched.size, 100_000);
@@ -38,7 +38,7 @@ async fn an_extent_past_the_end_is_cut_there() {
     let id = id("key", ETAG);
     let store = store(&server.url);
     let extent = Extent::new(99_990, 8 << 20);
-    let mut fetched = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert_eq!(bytes, object()[99_990..]);
     assert_eq!(store.stats().bytes_down, 10);
@@ -56,7 +56,7 @@ async fn a_cut_body_resumes_at_the_right_offset_of_the_same_version() {
     let store = store(&server.url);
     let id = id("key", ETAG);
     let extent = Extent::new(1000, 90_000);
-    let mut fetched = store.get(&id, extent, Lane::Readahead).await.unwrap();
+    let mut fetched = store.get(&id, extent, Priority::Readahead).await.unwrap();
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert!(bytes == object()[1000..91_000]);
     let ranges: Vec<_> = server
@@ -89,7 +89,7 @@ async fn a_body_whose_object_was_replaced_ends_changed_and_never_mixes() {
     let id = id("key", ETAG);
     let store = store(&server.url);
     let extent = Extent::new(0, 100_000);
-    let mut fetched = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
     let error = collect(fetched.body.as_mut()).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Changed);
 }
@@ -100,7 +100,7 @@ async fn a_store_that_ignores_if_match_is_found_out() {
     let id = id("key", ETAG);
     let store = store(&server.url);
     let error = store
-        .get(&id, Extent::new(0, 10), Lane::Interactive)
+        .get(&id, Extent::new(0, 10), Priority::Interactive)
         .await
         .unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Changed);
@@ -132,7 +132,7 @@ async fn answers_of_the_wrong_place_or_length_are_not_believed() {
         let offset = if at == 2 { 50 } else { 0 };
         let id = id("key", ETAG);
         let error = store
-            .get(&id, Extent::new(offset, 10), Lane::Interactive)
+            .get(&id, Extent::new(offset, 10), Priority::Interactive)
             .await
             .unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Broken, "{at}: {error}");
@@ -147,7 +147,7 @@ async fn a_store_without_ranges_serves_the_beginning() {
     let store = store(&server.url);
     let id = id("key", ETAG);
     let extent = Extent::new(0, 10);
-    let mut fetched = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
     assert_eq!(fetched.size, 100_000);
     assert_eq!(
         collect(fetched.body.as_mut()).await.unwrap(),
@@ -171,7 +171,7 @@ async fn a_416_is_changed_if_the_object_is_another_by_now() {
         let server = Server::scripted(script).await;
         let id = id("key", ETAG);
         let error = store(&server.url)
-            .get(&id, Extent::new(10, 10), Lane::Interactive)
+            .get(&id, Extent::new(10, 10), Priority::Interactive)
             .await
             .unwrap_err();
         assert_eq!(error.kind, kind);
@@ -194,7 +194,7 @@ async fn a_small_object_with_a_wrong_checksum_is_fetched_again_unseen() {
     let store = store(&server.url);
     let id = id("key", ETAG);
     let extent = Extent::new(0, 8 << 20);
-    let mut fetched = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert_eq!(bytes, b"the quick brown fox");
     assert_eq!(server.asked().len(), 2);
@@ -209,7 +209,7 @@ async fn a_body_that_is_always_corrupted_is_broken_and_not_returned() {
     let store = store(&server.url);
     let id = id("key", ETAG);
     let extent = Extent::new(0, 100_000);
-    let mut fetched = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
     let error = collect(fetched.body.as_mut()).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Broken);
     assert!(error.message.contains("checksum"), "{error}");
@@ -224,7 +224,7 @@ async fn a_checksum_of_the_whole_says_nothing_about_a_range() {
     let store = store(&server.url);
     let id = id("key", ETAG);
     let extent = Extent::new(0, 5000);
-    let mut fetched = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
     assert_eq!(
         collect(fetched.body.as_mut()).await.unwrap(),
         object()[..5000]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{Key, ObjectId};
-use ackfs_cache::store::{Condition, Lane, Metadata, ObjectStore, PartBytes};
+use ackfs_cache::store::{Condition, Metadata, ObjectStore, PartBytes, Priority};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
@@ -88,7 +88,7 @@ async fn bare_get(client: &Client, bucket: &str) {
 async fn our_get(bucket: &Bucket, id: &ObjectId) {
     futures_util::stream::iter(extents(GET_LEN))
         .map(|extent| async move {
-            let fetched = bucket.store.get(id, extent, Lane::Readahead).await;
+            let fetched = bucket.store.get(id, extent, Priority::Readahead).await;
             let mut body = fetched.unwrap().body;
             let mut len = 0;
             while let Some(chunk) = body.chunk().await.unwrap() {
@@ -245,7 +245,7 @@ async fn the_store_costs_little_beside_the_sdk() {
     let id = ObjectId::new(key, etag);
     let mut probe = bucket
         .store
-        .get(&id, Extent::new(0, 10), Lane::Interactive)
+        .get(&id, Extent::new(0, 10), Priority::Interactive)
         .await
         .unwrap();
     assert_eq!(collect(probe.body.as_mut()).await.unwrap(), part[..10]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::Key;
 use ackfs_cache::store::{
-    Condition, Lane, Later, Metadata, ObjectStore, PartBytes, StoreErrorKind, UploadId,
+    Condition, Later, Metadata, ObjectStore, PartBytes, Priority, StoreErrorKind, UploadId,
 };
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -192,7 +192,7 @@ async fn errors_carry_the_key_the_request_and_the_code() {
     let key = Key::new("dir/file");
     let id = ackfs_cache::object::ObjectId::new(key, ackfs_cache::object::ETag::new("\"v1\""));
     let error = store(&server.url)
-        .get(&id, Extent::new(0, 1), Lane::Interactive)
+        .get(&id, Extent::new(0, 1), Priority::Interactive)
         .await
         .unwrap_err();
     assert_eq!(
@@ -207,7 +207,7 @@ async fn a_missing_bucket_never_looks_like_a_missing_file() {
     let server = Server::scripted(vec![Answer::error(404, "NoSuchBucket")]).await;
     let id = id("key", "\"v1\"");
     let error = store(&server.url)
-        .get(&id, Extent::new(0, 1), Lane::Interactive)
+        .get(&id, Extent::new(0, 1), Priority::Interactive)
         .await
         .unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Rejected);
@@ -246,14 +246,14 @@ async fn a_long_upload_does_not_starve_small_reads() {
     let id = id("small", "\"v1\"");
     for _read in 0..20 {
         let extent = Extent::new(0, 5);
-        let mut fetched = store.get(&id, extent, Lane::Interactive).await.unwrap();
+        let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
         assert_eq!(
             super::collect(fetched.body.as_mut()).await.unwrap(),
             b"12345"
         );
     }
-    let lanes = store.stats().lanes;
-    assert_eq!((lanes[2].in_flight, lanes[2].waiting), (4, 36));
+    let priorities = store.stats().priorities;
+    assert_eq!((priorities[2].in_flight, priorities[2].waiting), (4, 36));
     gate.add_permits(40);
     for upload in uploads {
         upload.await.unwrap().unwrap();
@@ -266,10 +266,10 @@ async fn a_body_keeps_its_permit_until_it_is_read_or_dropped() {
     let server = Server::start(|_at, asked| Answer::range(asked, &[1; 100], "\"v1\"")).await;
     let store = store(&server.url);
     let id = id("key", "\"v1\"");
-    let in_flight = || store.stats().lanes[0].in_flight;
+    let in_flight = || store.stats().priorities[0].in_flight;
     let extent = Extent::new(0, 100);
-    let mut read = store.get(&id, extent, Lane::Interactive).await.unwrap();
-    let dropped = store.get(&id, extent, Lane::Interactive).await.unwrap();
+    let mut read = store.get(&id, extent, Priority::Interactive).await.unwrap();
+    let dropped = store.get(&id, extent, Priority::Interactive).await.unwrap();
     assert_eq!(in_flight(), 2);
     drop(dropped);
     assert_eq!(in_flight(), 1);

@@ -15,13 +15,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use ackfs_cache::object::Key;
-use ackfs_cache::store::{Lane, StoreError, StoreErrorKind};
+use ackfs_cache::store::{Priority, StoreError, StoreErrorKind};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::core::Core;
 use super::error::{Failure, Retry};
-use super::lanes::Permit;
+use super::permits::Permit;
 use super::stats::{Kind, Outcome};
 
 /// How often an answer that made no sense is asked for again.
@@ -48,12 +48,15 @@ const RATE_MIN: u64 = 256 << 10;
 /// The slowest server-side copy or completion that is waited for, bytes a second.
 const COPY_RATE_MIN: u64 = 32 << 20;
 
+/// The same for the copy of a part, which is asked for again when it takes longer: a minute for 256 MiB.
+const PART_COPY_RATE_MIN: u64 = 4 << 20;
+
 /// What is asked, for whom and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) kind: Kind,
     pub(super) key: Option<&'a Key>,
-    pub(super) lane: Lane,
+    pub(super) priority: Priority,
     /// What the whole call may take.
     pub(super) limit: Duration,
     /// What one attempt may take.
@@ -96,7 +99,7 @@ impl Core {
         Call {
             kind,
             key,
-            lane: Lane::Interactive,
+            priority: Priority::Interactive,
             limit,
             attempt_limit: attempt_limit(limit),
         }
@@ -109,7 +112,7 @@ impl Core {
         Call {
             kind,
             key: Some(key),
-            lane: Lane::Upload,
+            priority: Priority::Upload,
             limit: limit + more,
             attempt_limit: attempt_limit(limit) + more,
         }
@@ -122,9 +125,24 @@ impl Core {
         Call {
             kind,
             key: Some(key),
-            lane: Lane::Interactive,
+            priority: Priority::Interactive,
             limit,
             attempt_limit: limit,
+        }
+    }
+
+    /// A call that makes the store copy `len` bytes into a part. It can be carried out any number of
+    /// times, so one attempt does not take all the time: a connection that died in silence leaves time for
+    /// another whole one.
+    pub(super) fn part_copy_call<'a>(&self, key: &'a Key, len: u64) -> Call<'a> {
+        let more = Duration::from_millis(len.saturating_sub(FREE_LEN) * 1000 / PART_COPY_RATE_MIN);
+        let limit = self.config.store_timeout;
+        Call {
+            kind: Kind::CopyPart,
+            key: Some(key),
+            priority: Priority::Upload,
+            limit: limit + 2 * more,
+            attempt_limit: attempt_limit(limit) + more,
         }
     }
 
@@ -156,7 +174,7 @@ impl Core {
         let mut attempts = 0;
         let mut few = 0;
         loop {
-            let permit = self.lanes.acquire(call.lane).await;
+            let permit = self.permits.acquire(call.priority).await;
             let began = Instant::now();
             let first = *first.get_or_insert(began);
             let deadline = first + call.limit;
