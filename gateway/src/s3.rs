@@ -20,7 +20,6 @@ use ackfs_cache::store::{
 };
 use bytes::Bytes;
 
-mod request;
 mod config;
 mod connect;
 mod copy;
@@ -37,6 +36,7 @@ mod payload;
 mod permits;
 mod probe;
 mod put;
+mod request;
 mod stats;
 #[cfg(test)]
 mod tests;

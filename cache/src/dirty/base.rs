@@ -23,7 +23,12 @@ pub(crate) struct BaseReader<'a> {
 
 impl<'a> BaseReader<'a> {
     /// Reads `extent` of `id`.
-    pub(crate) fn new(writer: &'a Writer, id: &'a ObjectId, extent: Extent, priority: Priority) -> Self {
+    pub(crate) fn new(
+        writer: &'a Writer,
+        id: &'a ObjectId,
+        extent: Extent,
+        priority: Priority,
+    ) -> Self {
         Self {
             writer,
             id,
@@ -49,7 +54,11 @@ impl<'a> BaseReader<'a> {
                 self.rest = Extent::between(block.end(), self.rest.end());
                 return Ok(Some(bytes.into()));
             }
-            let fetched = self.writer.store.get(self.id, self.rest, self.priority).await?;
+            let fetched = self
+                .writer
+                .store
+                .get(self.id, self.rest, self.priority)
+                .await?;
             self.body = Some(fetched.body);
         }
         let Some(body) = &mut self.body else {

@@ -14,7 +14,7 @@ use crate::dirty::file::WrittenFile;
 use crate::dirty::{WriteError, Writer};
 use crate::extent::{Extent, Slice};
 use crate::object::ObjectId;
-use crate::store::{Priority, Later, PartBytes, StoreError, StoreErrorKind, StoreResult};
+use crate::store::{Later, PartBytes, Priority, StoreError, StoreErrorKind, StoreResult};
 
 /// Gaps of the base that are so close are fetched by one request, with what lies between them: that is
 /// sooner there than the answer to a second request.

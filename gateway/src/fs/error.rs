@@ -81,7 +81,7 @@ pub enum FsError {
     /// There is no local room for written bytes.
     #[error(transparent)]
     NoRoom(WriteError),
-    /// The local disk failed.
+    /// Written bytes cannot be had: the local disk failed, or there is none and they are not kept.
     #[error(transparent)]
     Staging(WriteError),
     /// Larger than an object can be.
@@ -133,10 +133,10 @@ impl From<WriteError> for FsError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Store(error) => error.into(),
-            WriteError::Staging(ref cause) if cause.raw_os_error() == Some(libc::ENOSPC) => {
-                Self::NoRoom(error)
+            WriteError::NoRoom(_) => Self::NoRoom(error),
+            WriteError::Staging(_) | WriteError::SentAway | WriteError::Lost => {
+                Self::Staging(error)
             }
-            WriteError::Staging(_) => Self::Staging(error),
             WriteError::TooLarge => Self::TooLarge(Box::new(error)),
         }
     }

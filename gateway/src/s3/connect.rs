@@ -35,7 +35,6 @@ use parking_lot::RwLock;
 use tracing::{info, warn};
 
 use super::S3Store;
-use super::request::Ended;
 use super::config::S3Config;
 use super::copy::{COPY_OBJECT_MAX, COPY_PART_LEN};
 use super::core::Core;
@@ -48,6 +47,7 @@ use super::part_copy::PartCopies;
 use super::payload::Policy;
 use super::permits::Permits;
 use super::probe::ConditionalSupport;
+use super::request::Ended;
 use super::stats::{Kind, Recorder};
 
 /// How long a TCP connection and its TLS may take (the SDK's own default since 2026).

@@ -14,7 +14,6 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{MetadataDirective, ServerSideEncryption};
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::request::Ended;
 use super::core::{Core, etag, metadata as metadata_of, same_etag};
 use super::error::Failure;
 use super::lost::{Fingerprint, Verdict};
@@ -22,6 +21,7 @@ use super::multipart::Traits;
 use super::payload::Choice;
 use super::probe::Honoured;
 use super::put::{refused, with_condition, with_metadata};
+use super::request::Ended;
 use super::stats::Kind;
 
 /// The largest object that CopyObject copies (S3 user guide, "Copying objects").

@@ -13,7 +13,6 @@ use aws_sdk_s3::types::{
 use aws_smithy_types::DateTime;
 use parking_lot::RwLock;
 
-use super::request::Ended;
 use super::config::S3Config;
 use super::error::Failure;
 use super::lost::Remembered;
@@ -21,6 +20,7 @@ use super::part_copy::PartCopies;
 use super::payload::Policy;
 use super::permits::Permits;
 use super::probe::ConditionalSupport;
+use super::request::Ended;
 use super::stats::{Kind, Recorder};
 
 /// What every call shares.

@@ -26,10 +26,10 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::request::{Call, backoff};
 use super::core::{Core, same_etag};
 use super::error::{Failure, Retry, chain};
 use super::permits::Permit;
+use super::request::{Call, backoff};
 use super::stats::Kind;
 
 /// How long a body may bring nothing before its connection is given up.

@@ -17,7 +17,6 @@ use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
 };
 
-use super::request::Ended;
 use super::core::{Core, etag};
 use super::error::Failure;
 use super::lost::{Fingerprint, Verdict};
@@ -25,6 +24,7 @@ use super::part_body::PartBody;
 use super::payload::{CRC32, CRC64NVME, Choice};
 use super::probe::Honoured;
 use super::put::{refused, with_condition, with_metadata};
+use super::request::Ended;
 use super::stats::Kind;
 
 /// What a new object is to be like beside its metadata.

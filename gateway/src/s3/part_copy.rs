@@ -17,11 +17,11 @@ use ackfs_cache::store::{Part, StoreError, StoreErrorKind, StoreResult, UploadId
 use aws_sdk_s3::types::CopyPartResult;
 use tracing::{debug, warn};
 
-use super::request::Ended;
 use super::core::{Core, etag};
 use super::error::{Failure, Retry};
 use super::payload::{CRC32, CRC64NVME};
 use super::probe::Honoured;
+use super::request::Ended;
 use super::stats::Kind;
 
 /// Whether the endpoint copies parts, as far as is known.

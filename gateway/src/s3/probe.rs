@@ -17,11 +17,11 @@ use ackfs_cache::object::Key;
 use ackfs_cache::store::{Condition, StoreError, StoreErrorKind, StoreResult};
 use tracing::warn;
 
-use super::request::{Call, random};
 use super::connect::CHECK_MAX;
 use super::core::Core;
 use super::error::Failure;
 use super::payload::Payload;
+use super::request::{Call, random};
 use super::stats::Kind;
 
 /// Whether the endpoint honours a condition.

@@ -4,12 +4,12 @@ use ackfs_cache::object::{ETag, Key};
 use ackfs_cache::store::{Condition, Metadata, StoreError, StoreErrorKind, StoreResult};
 use bytes::Bytes;
 
-use super::request::Ended;
 use super::core::{Core, etag, same_etag};
 use super::error::Failure;
 use super::lost::{Fingerprint, Verdict};
 use super::payload::{Choice, Payload, Sum};
 use super::probe::Honoured;
+use super::request::Ended;
 use super::stats::Kind;
 
 /// Puts what travels beside the bytes on a request.

@@ -269,7 +269,7 @@ impl Filesystem {
         };
         match local {
             Some(dirty) => {
-                dirty.set_size(0).await?;
+                dirty.set_size(0)?;
                 let settled = {
                     let state = inode.state.lock();
                     let held = state.dirty.as_ref();

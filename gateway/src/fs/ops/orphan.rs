@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use ackfs_cache::dirty::{Base, DirtyFile, Held};
+use ackfs_cache::dirty::{Base, DirtyFile, HeldBytes};
 use ackfs_cache::object::{ETag, Key};
 
 use crate::fs::Filesystem;
@@ -31,7 +31,7 @@ const TRIES_MAX: usize = 8;
 pub(in crate::fs) struct Brought {
     file: Option<Arc<DirtyFile>>,
     /// `None` beside a file: the object was gone before us, and the bytes with it.
-    held: Option<Held>,
+    held: Option<HeldBytes>,
     version: Option<ETag>,
 }
 

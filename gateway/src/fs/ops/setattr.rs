@@ -70,7 +70,7 @@ impl Filesystem {
             state.is_dirty()
         };
         let cut = match self.dirty_of(inode) {
-            Ok(dirty) => dirty.set_size(size).await.map_err(FsError::from),
+            Ok(dirty) => dirty.set_size(size).map_err(FsError::from),
             Err(error) => Err(error),
         };
         let others = {

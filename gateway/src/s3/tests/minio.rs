@@ -14,8 +14,8 @@ use ackfs_cache::store::{
 use bytes::Bytes;
 
 use super::{collect, found};
-use crate::s3::request::random;
 use crate::s3::core::Core;
+use crate::s3::request::random;
 use crate::s3::{Capabilities, Checksum, ConnectErrorKind, Honoured, S3Config, S3Store};
 
 pub(super) fn endpoint() -> String {

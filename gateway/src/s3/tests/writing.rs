@@ -82,7 +82,9 @@ async fn a_part_that_is_read_while_it_is_sent_is_sent_again_from_its_beginning()
 async fn a_part_that_cannot_be_read_is_not_sent() {
     let server = Server::scripted(Vec::new()).await;
     let later = Later::new(3, || {
-        Box::pin(async { Err(std::io::Error::from_raw_os_error(libc::EIO)) })
+        let unreadable =
+            ackfs_cache::store::StoreError::new(StoreErrorKind::Broken, "the disk failed");
+        Box::pin(async { Err(unreadable) })
     });
     let (upload, key) = (UploadId("upload".into()), Key::new("key"));
     let body = vec![PartBytes::Later(later)];
