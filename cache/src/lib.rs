@@ -7,9 +7,9 @@
 pub mod budget;
 pub mod dirty;
 pub mod disk;
+pub mod disk_cache;
 pub mod evict;
 pub mod extent;
-pub mod index;
 pub mod memory;
 pub mod object;
 pub mod read;

@@ -27,8 +27,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::budget::Share;
+use crate::disk_cache::DiskCache;
 use crate::extent::Extent;
-use crate::index::DiskCache;
 use crate::memory::{BLOCK, Keep, Memory, Pieces};
 use crate::object::ObjectId;
 use crate::readahead::UNIT;

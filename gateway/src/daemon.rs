@@ -17,7 +17,7 @@ use std::time::Duration;
 use ackfs_cache::budget::{Ballast, Budget};
 use ackfs_cache::dirty::{self, WriteConfig, Writer};
 use ackfs_cache::disk::{self, Staging};
-use ackfs_cache::index::{DiskCache, DiskError};
+use ackfs_cache::disk_cache::{DiskCache, DiskError};
 use ackfs_cache::read::{ReadCache, ReadConfig};
 use ackfs_cache::store::ObjectStore;
 use tokio::runtime::Handle as Runtime;

@@ -22,8 +22,8 @@ use tokio::task::AbortHandle;
 
 use super::object::Object;
 use crate::budget::Grant;
+use crate::disk_cache::Expected;
 use crate::extent::Extent;
-use crate::index::Expected;
 use crate::memory::{self, BLOCK, Keep, Pieces};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::tests::{KIB, MIB, World, read};
 use super::*;
 use crate::disk::sim::SimDisk;
-use crate::index::DiskConfig;
+use crate::disk_cache::DiskConfig;
 use crate::store::memory::{Call, Fault};
 use crate::store::{StoreErrorKind, StoreResult};
 

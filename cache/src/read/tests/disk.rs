@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::disk::sim::SimDisk;
-use crate::index::DiskConfig;
+use crate::disk_cache::DiskConfig;
 
 /// An object that was read while the disk refused bytes lacked them for good: later reads found
 /// them in memory, and what is read from memory is not stored. So it was never passed through.

@@ -18,7 +18,7 @@ fn id(key: &str, version: u8) -> ObjectId {
 
 /// Bytes that differ for every object and version.
 fn content(id: &ObjectId, len: u64) -> Bytes {
-    let seed = crc_fast::checksum(held::CRC, format!("{id:?}").as_bytes());
+    let seed = crc_fast::checksum(extents::CRC, format!("{id:?}").as_bytes());
     let mut bytes = Vec::with_capacity(len as usize + 8);
     let mut word = seed;
     while bytes.len() < len as usize {

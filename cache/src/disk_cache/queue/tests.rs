@@ -41,7 +41,7 @@ fn what_can_wait_waits_for_others_and_for_quiet() {
     let past = now.checked_sub(Duration::from_secs(60)).expect("a past");
     assert!(queue.add_later(version("c", "then", 10), past));
     assert_eq!(out(&queue), ["late", "then"]);
-    let large = version("d", "large", later::LEN_MAX + 1);
+    let large = version("d", "large", deferred::LEN_MAX + 1);
     assert!(queue.add_later(large, now));
     assert_eq!(out(&queue), ["large"], "its bytes cost more than its file");
     for offset in [0, 10] {

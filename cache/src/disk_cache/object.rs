@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::held::HeldList;
+use super::extents::HeldList;
 use crate::disk::DiskFile;
 use crate::evict::Candidate;
 use crate::object::ObjectId;

@@ -266,7 +266,7 @@ fn room_that_a_crash_left_unaccounted_is_given_back() {
         let begun = Instant::now();
         let disk = crashed_with_unaccounted(&one, &whole);
         // By itself the index is written so long after the first change, on a machine that stood still.
-        if begun.elapsed() < keeper::COMMIT_INTERVAL {
+        if begun.elapsed() < writer::COMMIT_INTERVAL {
             break disk;
         }
     };

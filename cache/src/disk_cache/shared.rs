@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::DiskConfig;
+use super::extents::{CRC, Held, PAGE, Trust, UNIT};
 use super::files::OpenFiles;
-use super::held::{CRC, Held, PAGE, Trust, UNIT};
 use super::map::ObjectMap;
 use super::object::Object;
 use super::queue::{Job, Queue};

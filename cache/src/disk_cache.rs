@@ -10,13 +10,13 @@
 //!   written by it. What differs is dropped and counted, and the reader asks the store.
 //! - Used bytes never exceed `size_max`, and the filesystem's last free bytes are left to others.
 //! - Nobody waits for storing: bytes are queued to one thread (`disk-keeper`), small ones that memory
-//!   has too until no more of them come (`later.rs`). They are left out when it is behind, when the
+//!   has too until no more of them come (`deferred.rs`). They are left out when it is behind, when the
 //!   disk is full, or when it fails. Losing them costs a fetch, and an object with a hole cannot be
 //!   passed through, so readahead reserves room first ([`DiskCache::expect`]).
 //! - One process owns the directory. Files that somebody has open stay readable after eviction.
 //!
-//! Parts: extents and their trust are pure (`held.rs`), as is the choice of victims
-//! ([`crate::evict`]); `shared.rs` reads, `keeper.rs` and `room.rs` change what is on disk,
+//! Parts: extents and their trust are pure (`extents.rs`), as is the choice of victims
+//! ([`crate::evict`]); `shared.rs` reads, `writer.rs` and `space.rs` change what is on disk,
 //! `catalog.rs` is the index in redb, `layout.rs` finds or makes a directory.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -40,24 +40,24 @@ use crate::memory::Keep;
 use crate::object::ObjectId;
 
 mod catalog;
+mod deferred;
+mod extents;
 mod files;
-mod held;
-mod keeper;
-mod later;
 mod layout;
 mod map;
 mod object;
 mod queue;
-mod room;
 mod shared;
+mod space;
 #[cfg(test)]
 mod tests;
+mod writer;
 
-use keeper::Keeper;
 use layout::{Found, Layout};
 pub use queue::Expected;
 use queue::{Job, Store};
 use shared::Shared;
+use writer::Keeper;
 
 /// Where and how much.
 #[derive(Debug, Clone)]

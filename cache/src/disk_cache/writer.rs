@@ -23,12 +23,12 @@ use bytes::Bytes;
 use futures_util::future::join;
 
 use super::catalog::{Catalog, Change};
-use super::held::{CRC, Held, Trust, UNIT, charge};
+use super::extents::{CRC, Held, Trust, UNIT, charge};
 use super::layout::Layout;
 use super::object::Object;
 use super::queue::{Job, Next};
-use super::room::Room;
 use super::shared::{Shared, Verdict};
+use super::space::Room;
 use crate::disk::wait::block_on;
 use crate::disk::{DiskFile, OpenHow};
 use crate::extent::Extent;

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::keeper::{Keeper, Refused};
 use super::object::Object;
+use super::writer::{Keeper, Refused};
 use crate::disk::wait::block_on;
 use crate::evict::{Candidate, choose};
 

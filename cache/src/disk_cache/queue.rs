@@ -1,5 +1,5 @@
 //! The keeper's queue: what ring threads and runtime workers want done on disk, in the order in
-//! which they said so, but for small stores that can wait (`later.rs`). Bytes to store are bounded and
+//! which they said so, but for small stores that can wait (`deferred.rs`). Bytes to store are bounded and
 //! refused past the bound; all other jobs are small and at most one an object. Adding never waits.
 //!
 //! Bytes that wait are paid for by whoever brought them, out of its budget, until they are on disk. If
@@ -13,8 +13,8 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
-use super::held::Held;
-use super::later::{self, Later};
+use super::deferred::{self, Later};
+use super::extents::Held;
 use super::object::Object;
 use crate::extent::Extent;
 use crate::memory::Keep;
@@ -27,7 +27,7 @@ pub(crate) const QUEUED_BYTES_MAX: u64 = 48 << 20;
 /// The part of the queue's bytes that need not be paid for.
 const UNPAID_PART: u64 = 6;
 
-/// The part of them that may wait for others (`later.rs`).
+/// The part of them that may wait for others (`deferred.rs`).
 const LATER_PART: u64 = 6;
 
 /// How long readahead waits for a disk that is behind. A disk that has not caught up by then is
@@ -303,7 +303,7 @@ impl Queue {
     /// above.
     pub(crate) fn add_later(&self, store: Store, now: Instant) -> bool {
         // Of parts the next one would take the place of the one before.
-        if store.extent.len > later::LEN_MAX || store.extent.len < store.size {
+        if store.extent.len > deferred::LEN_MAX || store.extent.len < store.size {
             return self.add(Job::Store(store), None);
         }
         let mut inner = self.inner.lock();

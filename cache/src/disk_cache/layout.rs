@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::catalog::{Catalog, Change, Damaged, Loaded};
-use super::held::PAGE;
+use super::extents::PAGE;
 use super::object::{Object, number_of, path_of};
 use crate::disk::wait::block_on;
 use crate::disk::{Disk, OpenHow};

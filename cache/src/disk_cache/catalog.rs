@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
-use super::held::{Held, Trust};
+use super::extents::{Held, Trust};
 use super::object::Object;
 use crate::disk::wait::block_on;
 use crate::disk::{Disk, DiskFile, OpenHow};
