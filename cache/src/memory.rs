@@ -143,7 +143,16 @@ impl Memory {
     /// Gives up all blocks.
     pub fn clear(&self) {
         self.blocks.invalidate_all();
-        self.blocks.run_pending_tasks();
+        // Each run of moka's ends after a tenth of a second, however much is left.
+        let mut before = u64::MAX;
+        while before > 0 {
+            self.blocks.run_pending_tasks();
+            let left = self.blocks.entry_count();
+            if left >= before {
+                return;
+            }
+            before = left;
+        }
     }
 
     /// Room for `bytes_max` bytes, what the bookkeeping takes included.
