@@ -126,10 +126,6 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Puts the file's bytes, and all that is needed to find them again, on the disk.
     fn sync_data<'a>(&'a self, file: &'a DiskFile) -> DiskFuture<'a, io::Result<()>>;
 
-    /// Reserves room, so that writing there cannot fail for lack of it. The length stays.
-    fn allocate<'a>(&'a self, file: &'a DiskFile, extent: Extent)
-    -> DiskFuture<'a, io::Result<()>>;
-
     /// Gives the room of `extent` back; it reads as zero from then on. The length stays.
     fn punch<'a>(&'a self, file: &'a DiskFile, extent: Extent) -> DiskFuture<'a, io::Result<()>>;
 
@@ -137,12 +133,21 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     fn truncate<'a>(&'a self, file: &'a DiskFile, len: u64) -> DiskFuture<'a, io::Result<()>>;
 
     /// The room of the filesystem that holds `path`: free for us, and in all, in bytes.
-    fn room<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<Room>>;
+    fn space<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<FilesystemSpace>>;
+}
+
+/// Whether `error` says that there is no room: the filesystem is full, or our share of it is.
+pub fn is_full(error: &io::Error) -> bool {
+    let kind = error.kind();
+    matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// A filesystem's room in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct FilesystemSpace {
     /// What an unprivileged process may still write.
     pub free: u64,
     /// All of it.

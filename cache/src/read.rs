@@ -173,7 +173,7 @@ impl ReadCache {
             for run in runs(&pieces) {
                 let list: Vec<Bytes> = run.iter().map(|(_, bytes)| bytes.clone()).collect();
                 let len = list.iter().map(|bytes| bytes.len() as u64).sum();
-                disk.store_later(
+                disk.store_deferred(
                     object,
                     size,
                     Extent::new(run[0].0, len),
@@ -206,7 +206,7 @@ impl ReadCache {
     /// moment for the disk to go on by itself. Whether it did or there were any.
     pub(crate) async fn shed_patiently(&self) -> bool {
         match &self.disk {
-            Some(disk) => disk.goes_on(DISK_PATIENCE).await || disk.shed(),
+            Some(disk) => disk.progresses(DISK_PATIENCE).await || disk.shed(),
             None => false,
         }
     }

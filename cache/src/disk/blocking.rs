@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, Job, QUEUE_MAX, by_engine};
-use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
+use super::{Disk, DiskFile, DiskFuture, DiskKind, FilesystemSpace, OpenHow};
 use crate::extent::Extent;
 
 /// Threads of blocking calls.

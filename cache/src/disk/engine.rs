@@ -15,8 +15,8 @@ use nix::fcntl::FallocateFlags;
 use tokio::sync::{mpsc, oneshot};
 
 use super::direct::Direct;
-use super::file::{self, ALLOCATE, PUNCH};
-use super::{DiskFile, DiskFuture, OpenHow, Room};
+use super::file::{self, PUNCH};
+use super::{DiskFile, DiskFuture, FilesystemSpace, OpenHow};
 use crate::extent::Extent;
 
 /// Jobs that wait in one thread's queue; callers past it wait.
@@ -217,14 +217,6 @@ impl Engine {
         })
     }
 
-    pub(super) fn allocate<'a>(
-        &'a self,
-        file: &'a DiskFile,
-        extent: Extent,
-    ) -> DiskFuture<'a, io::Result<()>> {
-        self.fallocate(file, ALLOCATE, extent)
-    }
-
     pub(super) fn punch<'a>(
         &'a self,
         file: &'a DiskFile,
@@ -242,9 +234,12 @@ impl Engine {
         Box::pin(self.call(move || file.set_len(len)))
     }
 
-    pub(super) fn room<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<Room>> {
+    pub(super) fn space<'a>(
+        &'a self,
+        path: &'a Path,
+    ) -> DiskFuture<'a, io::Result<FilesystemSpace>> {
         let path = path.to_owned();
-        Box::pin(self.call(move || room_real(&path)))
+        Box::pin(self.call(move || space_of(&path)))
     }
 }
 
@@ -296,13 +291,6 @@ macro_rules! by_engine {
         fn sync_data<'a>(&'a self, file: &'a DiskFile) -> DiskFuture<'a, io::Result<()>> {
             self.engine.sync_data(file)
         }
-        fn allocate<'a>(
-            &'a self,
-            file: &'a DiskFile,
-            extent: Extent,
-        ) -> DiskFuture<'a, io::Result<()>> {
-            self.engine.allocate(file, extent)
-        }
         fn punch<'a>(
             &'a self,
             file: &'a DiskFile,
@@ -313,8 +301,8 @@ macro_rules! by_engine {
         fn truncate<'a>(&'a self, file: &'a DiskFile, len: u64) -> DiskFuture<'a, io::Result<()>> {
             self.engine.truncate(file, len)
         }
-        fn room<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<Room>> {
-            self.engine.room(path)
+        fn space<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<FilesystemSpace>> {
+            self.engine.space(path)
         }
     };
 }
@@ -337,10 +325,10 @@ fn list_real(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn room_real(path: &Path) -> io::Result<Room> {
+fn space_of(path: &Path) -> io::Result<FilesystemSpace> {
     let stat = nix::sys::statvfs::statvfs(path)?;
     let unit = stat.fragment_size();
-    Ok(Room {
+    Ok(FilesystemSpace {
         free: stat.blocks_available() * unit,
         total: stat.blocks() * unit,
     })

@@ -144,14 +144,6 @@ impl DiskFile {
         }
     }
 
-    /// See [`super::Disk::allocate`]. Blocks on the disk.
-    pub(crate) fn allocate(&self, extent: Extent) -> io::Result<()> {
-        match &self.inner {
-            Inner::Real { file, .. } => call_fallocate(file, ALLOCATE, extent),
-            Inner::Sim(file) => file.allocate(extent),
-        }
-    }
-
     /// See [`super::Disk::punch`]. Blocks on the disk.
     pub(crate) fn punch(&self, extent: Extent) -> io::Result<()> {
         match &self.inner {

@@ -18,14 +18,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
-use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
+use super::{Disk, DiskFile, DiskFuture, DiskKind, FilesystemSpace, OpenHow};
 use crate::extent::Extent;
 
 mod state;
 
 use state::{NameChange, State};
 
-/// Room is taken and lost by pages of this size.
+/// FilesystemSpace is taken and lost by pages of this size.
 pub const PAGE: u64 = 4096;
 
 /// The simulated disk. Clones share it.
@@ -238,23 +238,6 @@ impl SimFile {
             .unwrap_or(0)
     }
 
-    pub(super) fn allocate(&self, extent: Extent) -> io::Result<()> {
-        self.with(|state| {
-            let pages = extent.offset / PAGE..extent.end().div_ceil(PAGE);
-            let used = state.room_used();
-            let capacity = state.capacity.unwrap_or(u64::MAX);
-            let file = state.file(self.number);
-            let fresh = pages
-                .clone()
-                .filter(|page| !file.now.allocated.contains(page));
-            if used + fresh.count() as u64 * PAGE > capacity {
-                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-            }
-            file.now.allocated.extend(pages);
-            Ok(())
-        })
-    }
-
     pub(super) fn punch(&self, extent: Extent) -> io::Result<()> {
         self.with(|state| {
             state.file(self.number).punch(extent);
@@ -349,14 +332,6 @@ impl Disk for SimDisk {
         done(file.sync_data())
     }
 
-    fn allocate<'a>(
-        &'a self,
-        file: &'a DiskFile,
-        extent: Extent,
-    ) -> DiskFuture<'a, io::Result<()>> {
-        done(file.allocate(extent))
-    }
-
     fn punch<'a>(&'a self, file: &'a DiskFile, extent: Extent) -> DiskFuture<'a, io::Result<()>> {
         done(file.punch(extent))
     }
@@ -365,11 +340,11 @@ impl Disk for SimDisk {
         done(file.set_len(len))
     }
 
-    fn room<'a>(&'a self, _path: &'a Path) -> DiskFuture<'a, io::Result<Room>> {
+    fn space<'a>(&'a self, _path: &'a Path) -> DiskFuture<'a, io::Result<FilesystemSpace>> {
         done(self.with(|state| {
             let total = state.capacity.unwrap_or(1 << 50);
             let free = total.saturating_sub(state.room_used());
-            Ok(Room { free, total })
+            Ok(FilesystemSpace { free, total })
         }))
     }
 }

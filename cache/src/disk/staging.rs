@@ -66,7 +66,7 @@ impl Staging {
     /// # Errors
     /// The operating system's.
     pub async fn free(&self) -> io::Result<u64> {
-        Ok(self.disk.room(&self.dir).await?.free)
+        Ok(self.disk.space(&self.dir).await?.free)
     }
 }
 

@@ -32,7 +32,7 @@ use super::cached;
 use super::direct::{self, Direct};
 use super::engine::{Engine, Job, QUEUE_MAX, by_engine};
 use super::file::{ALLOCATE, PIECES_MAX, advance};
-use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
+use super::{Disk, DiskFile, DiskFuture, DiskKind, FilesystemSpace, OpenHow};
 use crate::extent::Extent;
 
 /// Submission entries of one ring.

@@ -1,4 +1,4 @@
-//! The index on disk: which objects there are and which extents of them, in one redb file. It is
+//! The catalogue on disk: which objects there are and which extents of them, in one redb file. It is
 //! read once, at opening; afterwards it only follows what memory knows, in batches, after the data.
 //!
 //! ```text
@@ -10,8 +10,8 @@
 //! It may say less than the disk holds (the last batch was lost: the files' other bytes are punched
 //! away at opening) and more (the data were lost: their checksum tells). It is never believed
 //! further than that. redb commits by two roots and a sync, so a crash leaves the last batch or the
-//! one before. A file that redb finds damaged, or whose rows make no sense, is [`Damaged`]: the
-//! cache is then started anew.
+//! one before. A file that redb finds damaged, or whose rows make no sense, is a
+//! [`CatalogError`]: the cache is then started anew.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
-use super::extents::{Held, Trust};
-use super::object::Object;
+use super::extents::{CachedExtent, Trust};
+use super::object::CachedObject;
 use crate::disk::wait::block_on;
-use crate::disk::{Disk, DiskFile, OpenHow};
+use crate::disk::{self, Disk, DiskFile, OpenHow};
 use crate::object::{ETag, Key, ObjectId};
 
 type ObjectRow = (u64, u64, &'static str, &'static str);
@@ -33,82 +33,78 @@ const EXTENTS: TableDefinition<'static, (u64, u64), (u32, u64)> = TableDefinitio
 const STATE: TableDefinition<'static, &str, u64> = TableDefinition::new("state");
 const CLEAN: &str = "clean";
 
-/// redb's page cache. The index is read once and then written in batches: little helps.
+/// redb's page cache. The catalogue is read once and then written in batches: little helps.
 const CACHE_BYTES: usize = 2 << 20;
 
-/// The index cannot be used.
+/// The catalogue cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the index cannot be used: {reason}")]
-pub(crate) struct Damaged {
+pub(crate) struct CatalogError {
     reason: String,
-    errno: Option<i32>,
+    is_full: bool,
 }
 
-impl Damaged {
+impl CatalogError {
     fn because(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
-            errno: None,
+            is_full: false,
         }
     }
 
     /// Whether it only lacks room.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self.errno, Some(libc::ENOSPC | libc::EDQUOT))
+        self.is_full
     }
 }
 
-impl<E: Into<redb::Error>> From<E> for Damaged {
+impl<E: Into<redb::Error>> From<E> for CatalogError {
     fn from(error: E) -> Self {
         let error = error.into();
-        let errno = match &error {
-            redb::Error::Io(error) => error.raw_os_error(),
-            _ => None,
-        };
         Self {
             reason: error.to_string(),
-            errno,
+            is_full: matches!(&error, redb::Error::Io(error) if disk::is_full(error)),
         }
     }
 }
 
-/// What happened to what is held.
+/// What happened to what is on disk.
 #[derive(Debug)]
-pub(crate) enum Change {
+pub(crate) enum CatalogChange {
     /// An object is new, or was used.
-    Object(Arc<Object>),
-    /// An extent is held.
-    Extent(u64, Held),
-    /// An extent is no longer held by itself.
+    Object(Arc<CachedObject>),
+    /// An extent is there.
+    Extent(u64, CachedExtent),
+    /// An extent is gone, or is part of another.
     DropExtent(u64, u64),
     /// An object and all its extents are gone.
     DropObject(u64),
 }
 
-/// The open index.
+/// The open catalogue.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     db: Database,
 }
 
-/// What the index said at opening.
+/// What the catalogue said at opening.
 #[derive(Debug, Default)]
-pub(crate) struct Loaded {
-    pub(crate) objects: Vec<Object>,
+pub(crate) struct LoadedCatalog {
+    pub(crate) objects: Vec<CachedObject>,
     /// Whether the last owner closed it.
     pub(crate) clean: bool,
 }
 
 impl Catalog {
-    /// Opens or makes the index at `path` and reads all of it. Marks it as in use. Blocks on the
+    /// Opens or makes the catalogue at `path` and reads all of it. Marks it as in use. Blocks on the
     /// disk.
     ///
     /// # Errors
-    /// `Damaged` inside if the file is no index; else the disk's.
+    /// `CatalogError` inside if the file is no catalogue; else the disk's.
     pub(crate) fn open(
         disk: &dyn Disk,
         path: &Path,
-    ) -> io::Result<Result<(Self, Loaded), Damaged>> {
+    ) -> io::Result<Result<(Self, LoadedCatalog), CatalogError>> {
         let file = block_on(disk.open(path, OpenHow::Create))?;
         // redb checks what it reads, but a damaged page may still trip an assertion of it. Nothing
         // of what it touched is used after that.
@@ -118,20 +114,20 @@ impl Catalog {
             catalog.mark_clean(false)?;
             Ok((catalog, loaded))
         }));
-        Ok(opened.unwrap_or_else(|_| Err(Damaged::because("redb gave up on it"))))
+        Ok(opened.unwrap_or_else(|_| Err(CatalogError::because("redb gave up on it"))))
     }
 
-    fn create(file: DiskFile) -> Result<Self, Damaged> {
+    fn create(file: DiskFile) -> Result<Self, CatalogError> {
         let db = redb::Builder::new()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(true)
-            .create_with_backend(Backend(file))?;
+            .create_with_backend(CatalogFile(file))?;
         Ok(Self { db })
     }
 
-    fn load(&self) -> Result<Loaded, Damaged> {
+    fn load(&self) -> Result<LoadedCatalog, CatalogError> {
         let begin = self.db.begin_write()?;
-        // Makes the tables of a new index.
+        // Makes the tables of a new catalogue.
         begin.open_table(OBJECTS)?;
         begin.open_table(EXTENTS)?;
         begin.open_table(STATE)?;
@@ -139,7 +135,7 @@ impl Catalog {
 
         let read = self.db.begin_read()?;
         let clean = read.open_table(STATE)?.get(CLEAN)?;
-        let mut loaded = Loaded {
+        let mut loaded = LoadedCatalog {
             objects: Vec::new(),
             clean: clean.is_some_and(|value| value.value() == 1),
         };
@@ -147,7 +143,7 @@ impl Catalog {
             let (number, value) = row?;
             let (size, last_used, key, etag) = value.value();
             let id = ObjectId::new(Key::new(key), ETag::new(etag));
-            let object = Object::new(number.value(), id, size, last_used);
+            let object = CachedObject::new(number.value(), id, size, last_used);
             loaded.objects.push(object);
         }
         // Both tables are in order of the number.
@@ -155,7 +151,7 @@ impl Catalog {
         for row in read.open_table(EXTENTS)?.iter()? {
             let (key, value) = row?;
             let ((number, offset), (len, crc)) = (key.value(), value.value());
-            let held = Held {
+            let cached = CachedExtent {
                 offset,
                 crc,
                 len,
@@ -164,12 +160,12 @@ impl Catalog {
             while objects.next_if(|object| object.number < number).is_some() {}
             let fits = objects.peek().is_some_and(|object| {
                 object.number == number
-                    && held.is_valid()
-                    && held.extent().end() <= object.size
-                    && object.content.write().held.put(held)
+                    && cached.is_valid()
+                    && cached.extent().end() <= object.size
+                    && object.on_disk.write().extents.put(cached)
             });
             if !fits {
-                return Err(Damaged::because(format!(
+                return Err(CatalogError::because(format!(
                     "extent {offset} of object {number} makes no sense"
                 )));
             }
@@ -180,30 +176,30 @@ impl Catalog {
     /// Writes `changes` in their order and syncs. Blocks on the disk.
     ///
     /// # Errors
-    /// The index is then as it was and cannot be written any more.
+    /// The catalogue is then as it was and cannot be written any more.
     pub(crate) fn apply<'a>(
         &self,
-        changes: impl Iterator<Item = &'a Change>,
-    ) -> Result<(), Damaged> {
+        changes: impl Iterator<Item = &'a CatalogChange>,
+    ) -> Result<(), CatalogError> {
         let write = self.db.begin_write()?;
         {
             let mut objects = write.open_table(OBJECTS)?;
             let mut extents = write.open_table(EXTENTS)?;
             for change in changes {
                 match change {
-                    Change::Object(object) => {
+                    CatalogChange::Object(object) => {
                         let id = &object.id;
                         let (key, etag) = (id.key.as_str(), id.etag.as_str());
                         objects
                             .insert(object.number, (object.size, object.save_use(), key, etag))?;
                     }
-                    Change::Extent(number, held) => {
-                        extents.insert((*number, held.offset), (held.len, held.crc))?;
+                    CatalogChange::Extent(number, cached) => {
+                        extents.insert((*number, cached.offset), (cached.len, cached.crc))?;
                     }
-                    Change::DropExtent(number, offset) => {
+                    CatalogChange::DropExtent(number, offset) => {
                         extents.remove((*number, *offset))?;
                     }
-                    Change::DropObject(number) => {
+                    CatalogChange::DropObject(number) => {
                         objects.remove(*number)?;
                         extents.retain_in((*number, 0)..=(*number, u64::MAX), |_, _| false)?;
                     }
@@ -218,7 +214,7 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`Catalog::apply`].
-    pub(crate) fn mark_clean(&self, clean: bool) -> Result<(), Damaged> {
+    pub(crate) fn mark_clean(&self, clean: bool) -> Result<(), CatalogError> {
         let write = self.db.begin_write()?;
         write.open_table(STATE)?.insert(CLEAN, u64::from(clean))?;
         write.commit()?;
@@ -228,9 +224,9 @@ impl Catalog {
 
 /// redb's storage on a file of our disk, so that tests can cut its power too.
 #[derive(Debug)]
-struct Backend(DiskFile);
+struct CatalogFile(DiskFile);
 
-impl StorageBackend for Backend {
+impl StorageBackend for CatalogFile {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
@@ -253,103 +249,4 @@ impl StorageBackend for Backend {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::sim::SimDisk;
-
-    fn held(offset: u64, len: u32) -> Held {
-        Held {
-            offset,
-            crc: offset ^ 7,
-            len,
-            trust: Trust::Written,
-        }
-    }
-
-    fn object(number: u64) -> Arc<Object> {
-        let id = ObjectId::new(Key::new(format!("key {number}")), ETag::new("\"e\""));
-        Arc::new(Object::new(number, id, 100, number))
-    }
-
-    #[test]
-    fn what_was_applied_is_loaded_and_what_was_dropped_is_not() {
-        let disk = SimDisk::new(1);
-        let path = Path::new("/index");
-        let (catalog, loaded) = Catalog::open(&disk, path).unwrap().unwrap();
-        assert!(loaded.objects.is_empty() && !loaded.clean);
-        let changes = [
-            Change::Object(object(1)),
-            Change::Object(object(2)),
-            Change::Extent(1, held(0, 10)),
-            Change::Extent(1, held(10, 10)),
-            Change::DropExtent(1, 0),
-            Change::Extent(2, held(0, 100)),
-            Change::DropObject(2),
-        ];
-        catalog.apply(changes.iter()).unwrap();
-        catalog.mark_clean(true).unwrap();
-        drop(catalog);
-
-        let disk = disk.crash();
-        let (_, loaded) = Catalog::open(&disk, path).unwrap().unwrap();
-        assert!(loaded.clean);
-        let [one] = &loaded.objects[..] else {
-            panic!("{loaded:?}");
-        };
-        assert_eq!(
-            (one.number, &one.id, one.last_used()),
-            (1, &object(1).id, 1)
-        );
-        let content = one.content.read();
-        let all: Vec<u64> = content.held.iter().map(|held| held.offset).collect();
-        assert_eq!(all, [10]);
-        assert_eq!(content.held.unverified(), 1);
-    }
-
-    #[test]
-    fn rows_that_make_no_sense_are_damage() {
-        for changes in [
-            vec![Change::Extent(5, held(0, 10))],
-            vec![Change::Object(object(5)), Change::Extent(5, held(95, 10))],
-            vec![
-                Change::Object(object(5)),
-                Change::Extent(5, held(0, 10)),
-                Change::Extent(5, held(9, 10)),
-            ],
-        ] {
-            let disk = SimDisk::new(1);
-            let path = Path::new("/index");
-            let (catalog, _) = Catalog::open(&disk, path).unwrap().unwrap();
-            catalog.apply(changes.iter()).unwrap();
-            drop(catalog);
-            assert!(Catalog::open(&disk, path).unwrap().is_err(), "{changes:?}");
-        }
-    }
-
-    #[test]
-    fn garbage_is_damage_wherever_it_lies() {
-        for seed in 0..24u64 {
-            let disk = SimDisk::new(seed);
-            let path = Path::new("/index");
-            let (catalog, _) = Catalog::open(&disk, path).unwrap().unwrap();
-            let changes: Vec<Change> = (0..50)
-                .flat_map(|n| [Change::Object(object(n)), Change::Extent(n, held(0, 9))])
-                .collect();
-            catalog.apply(changes.iter()).unwrap();
-            drop(catalog);
-            let file = block_on(disk.open(path, OpenHow::Existing)).unwrap();
-            let len = file.len().unwrap();
-            let at = if seed == 0 { 0 } else { len / 24 * seed };
-            file.write_all_at(at, &[0xa5; 3000][..3000.min((len - at) as usize)])
-                .unwrap();
-            // Damage in a page that is not in use is no damage; all else is an error, and never
-            // rows that nobody wrote.
-            if let Ok((_, loaded)) = Catalog::open(&disk, path).unwrap() {
-                for one in &loaded.objects {
-                    assert_eq!(one.id, object(one.number).id);
-                    assert_eq!(one.content.read().held.iter().count(), 1);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::object::Object;
+use super::object::CachedObject;
 use crate::object::{Key, ObjectId};
 
 const SHARDS: usize = 16;
@@ -15,11 +15,11 @@ const SHARDS: usize = 16;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct ObjectMap {
-    shards: [RwLock<HashMap<Key, Arc<Object>>>; SHARDS],
+    shards: [RwLock<HashMap<Key, Arc<CachedObject>>>; SHARDS],
 }
 
 impl ObjectMap {
-    fn shard(&self, key: &Key) -> &RwLock<HashMap<Key, Arc<Object>>> {
+    fn shard(&self, key: &Key) -> &RwLock<HashMap<Key, Arc<CachedObject>>> {
         // Keys differ at their end; the map hashes them properly.
         let tail = key.as_str().bytes().rev().take(8);
         let mixed = tail.fold(0usize, |sum, byte| {
@@ -29,26 +29,26 @@ impl ObjectMap {
     }
 
     /// This version of the object.
-    pub(crate) fn find(&self, id: &ObjectId) -> Option<Arc<Object>> {
+    pub(crate) fn find(&self, id: &ObjectId) -> Option<Arc<CachedObject>> {
         let shard = self.shard(&id.key).read();
         let object = shard.get(&id.key)?;
         (object.id.etag == id.etag).then(|| object.clone())
     }
 
     /// Whatever version of the object is here.
-    pub(crate) fn by_key(&self, key: &Key) -> Option<Arc<Object>> {
+    pub(crate) fn by_key(&self, key: &Key) -> Option<Arc<CachedObject>> {
         self.shard(key).read().get(key).cloned()
     }
 
     /// Puts it in; gives the version that was there.
-    pub(crate) fn insert(&self, object: Arc<Object>) -> Option<Arc<Object>> {
+    pub(crate) fn insert(&self, object: Arc<CachedObject>) -> Option<Arc<CachedObject>> {
         self.shard(&object.id.key)
             .write()
             .insert(object.id.key.clone(), object)
     }
 
     /// Takes out this very object; false if it is not there.
-    pub(crate) fn remove(&self, object: &Arc<Object>) -> bool {
+    pub(crate) fn remove(&self, object: &Arc<CachedObject>) -> bool {
         let mut shard = self.shard(&object.id.key).write();
         let here = shard.get(&object.id.key);
         let same = here.is_some_and(|here| Arc::ptr_eq(here, object));
@@ -59,7 +59,7 @@ impl ObjectMap {
     }
 
     /// All objects, in no order.
-    pub(crate) fn all(&self) -> Vec<Arc<Object>> {
+    pub(crate) fn all(&self) -> Vec<Arc<CachedObject>> {
         let mut all = Vec::new();
         for shard in &self.shards {
             all.extend(shard.read().values().cloned());

@@ -1,7 +1,7 @@
-//! One object that is (partly) on disk, as memory knows it: its number, which names its file; what
-//! is held of it; its open file, if it is open; and when it was used.
+//! One object of which something is on disk, as memory knows it: its number, which names its file;
+//! its extents; its file, while that is open; and when it was used.
 //!
-//! Numbers are never used twice while the index lives, so an index row and a file that carry the
+//! Numbers are never used twice while the catalogue lives, so a row of it and a file that carry the
 //! same number belong to the same object whatever was lost in a crash.
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::extents::HeldList;
+use super::extents::{ExtentList, Usage};
 use crate::disk::DiskFile;
 use crate::evict::Candidate;
 use crate::object::ObjectId;
@@ -18,46 +18,90 @@ use crate::object::ObjectId;
 /// reader that follows its own fill is not a reader who came back.
 const SAME_USE_TICKS: u64 = 64;
 
-/// An object on disk.
+/// An object of which something is on disk.
 #[derive(Debug)]
-pub(crate) struct Object {
+pub(crate) struct CachedObject {
     pub(crate) number: u64,
     pub(crate) id: ObjectId,
     /// The whole object's size in bytes.
     pub(crate) size: u64,
     /// A leaf lock: nothing else is locked and no disk call is made under it.
-    pub(crate) content: RwLock<Content>,
+    pub(crate) on_disk: RwLock<OnDisk>,
     last_used: AtomicU64,
-    /// What the index on disk says of `last_used`.
+    /// What the catalogue says of `last_used`.
     saved_use: AtomicU64,
     used_again: AtomicBool,
     /// Whether the open file was used since the list of open files last came by.
-    pub(crate) file_used: AtomicBool,
+    file_used: AtomicBool,
     /// Whether a job that verifies it is queued.
-    pub(crate) verifying: AtomicBool,
+    verification_queued: AtomicBool,
 }
 
-/// What of an [`Object`] changes together.
+/// What of a [`CachedObject`] changes together.
 #[derive(Debug, Default)]
-pub(crate) struct Content {
-    pub(crate) held: HeldList,
-    pub(crate) file: Option<DiskFile>,
-    /// Its file's name is gone; nothing is added any more.
-    pub(crate) retired: bool,
+pub(crate) struct OnDisk {
+    pub(crate) extents: ExtentList,
+    file: Option<DiskFile>,
+    retired: bool,
 }
 
-impl Object {
+impl OnDisk {
+    /// The object's file, while it is open.
+    pub(crate) fn file(&self) -> Option<&DiskFile> {
+        self.file.as_ref()
+    }
+
+    /// Whether its file has lost its name; nothing is added any more.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired
+    }
+
+    /// Keeps `file` open, unless another is or the object is retired. `Err` with the one to use.
+    pub(crate) fn keep_file(&mut self, file: &DiskFile) -> Result<(), DiskFile> {
+        match &self.file {
+            Some(kept) => Err(kept.clone()),
+            None if self.retired => Err(file.clone()),
+            None => {
+                self.file = Some(file.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets go of the open file. close(2) may wait for the disk: to be dropped without the lock.
+    #[must_use]
+    pub(crate) fn close_file(&mut self) -> Option<DiskFile> {
+        self.file.take()
+    }
+
+    /// The end: no extents, no file. Gives what they took; `None` if it was retired before.
+    pub(crate) fn retire(&mut self) -> Option<(Usage, Option<DiskFile>)> {
+        if std::mem::replace(&mut self.retired, true) {
+            return None;
+        }
+        let usage = self.extents.usage();
+        self.extents.clear();
+        Some((usage, self.file.take()))
+    }
+
+    /// Whether somebody besides us has the file: evicting the object would give nothing back.
+    pub(crate) fn is_file_shared(&self) -> bool {
+        self.file.as_ref().is_some_and(DiskFile::is_shared)
+    }
+}
+
+impl CachedObject {
     pub(crate) fn new(number: u64, id: ObjectId, size: u64, last_used: u64) -> Self {
         Self {
             number,
             id,
             size,
-            content: RwLock::default(),
+            on_disk: RwLock::default(),
             last_used: AtomicU64::new(last_used),
             saved_use: AtomicU64::new(last_used),
             used_again: AtomicBool::new(false),
             file_used: AtomicBool::new(false),
-            verifying: AtomicBool::new(false),
+            verification_queued: AtomicBool::new(false),
         }
     }
 
@@ -79,36 +123,53 @@ impl Object {
         self.last_used.load(Ordering::Relaxed)
     }
 
-    /// What the index on disk is about to say of [`Object::last_used`].
+    /// What the catalogue is about to say of [`CachedObject::last_used`].
     pub(crate) fn save_use(&self) -> u64 {
         let last_used = self.last_used();
         self.saved_use.store(last_used, Ordering::Relaxed);
         last_used
     }
 
-    /// Whether it was used since the index on disk heard of it.
+    /// Whether it was used since the catalogue heard of it.
     pub(crate) fn use_is_unsaved(&self) -> bool {
         self.saved_use.load(Ordering::Relaxed) != self.last_used()
     }
 
-    pub(crate) fn used_again(&self) -> bool {
+    fn used_again(&self) -> bool {
         self.used_again.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_used_again(&self, used_again: bool) {
-        self.used_again.store(used_again, Ordering::Relaxed);
+    /// Eviction has passed it over once: its second chance is spent.
+    pub(crate) fn spend_second_chance(&self) {
+        self.used_again.store(false, Ordering::Relaxed);
+    }
+
+    /// Takes away the mark that its open file was used. Whether there was one.
+    pub(crate) fn take_file_used(&self) -> bool {
+        self.file_used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that a job that verifies it is queued. False if one is already.
+    pub(crate) fn begin_verification(&self) -> bool {
+        !self.verification_queued.swap(true, Ordering::Relaxed)
+    }
+
+    /// That job is no longer queued.
+    pub(crate) fn end_verification(&self) {
+        self.verification_queued.store(false, Ordering::Relaxed);
     }
 
     /// As eviction sees it. Pinned if it is `kept`, or if somebody besides us holds its file: then
     /// evicting it would give no room back.
     pub(crate) fn candidate(&self, kept: bool) -> Candidate {
-        let content = self.content.read();
-        let shared = content.file.as_ref().is_some_and(DiskFile::is_shared);
+        let on_disk = self.on_disk.read();
+        let usage = on_disk.extents.usage();
         Candidate {
-            bytes: content.held.charged(),
+            bytes: usage.bytes,
+            extents: usage.extents,
             last_used: self.last_used(),
             used_again: self.used_again(),
-            pinned: kept || shared,
+            pinned: kept || on_disk.is_file_shared(),
         }
     }
 
@@ -150,7 +211,7 @@ mod tests {
     #[test]
     fn only_a_use_some_time_later_counts_as_used_again() {
         let id = ObjectId::new(Key::new("k"), ETag::new("e"));
-        let object = Object::new(1, id, 1, 100);
+        let object = CachedObject::new(1, id, 1, 100);
         object.touch(100 + SAME_USE_TICKS - 1);
         assert!(!object.used_again());
         object.touch(object.last_used() + SAME_USE_TICKS);

@@ -3,13 +3,12 @@
 //! round and sparing each that was used since it last came by.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 
-use super::object::Object;
+use super::object::CachedObject;
 use crate::disk::DiskFile;
 
 /// Open cache files, unless the limit on descriptors is small.
@@ -19,8 +18,8 @@ const OPEN_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     max: usize,
-    /// Taken before an object's content, never the other way round.
-    open: Mutex<VecDeque<Weak<Object>>>,
+    /// Taken before an object's own lock, never the other way round.
+    open: Mutex<VecDeque<Weak<CachedObject>>>,
 }
 
 impl OpenFiles {
@@ -40,52 +39,50 @@ impl OpenFiles {
 
     /// Keeps `file` open for `object`, unless another is or the object is retired. Gives the one
     /// to use. Closes others past the bound.
-    pub(crate) fn keep(&self, object: &Arc<Object>, file: DiskFile) -> DiskFile {
+    pub(crate) fn keep(&self, object: &Arc<CachedObject>, file: DiskFile) -> DiskFile {
         let mut open = self.open.lock();
-        {
-            let mut content = object.content.write();
-            if content.retired {
-                return file;
-            }
-            if let Some(kept) = &content.file {
-                return kept.clone();
-            }
-            content.file = Some(file.clone());
+        if let Err(other) = object.on_disk.write().keep_file(&file) {
+            return other;
         }
         // It has a whole round before it needs a mark.
-        object.file_used.store(false, Ordering::Relaxed);
+        object.take_file_used();
         open.push_back(Arc::downgrade(object));
-        let mut closed = Vec::new();
-        // Twice round at most: the first round takes the marks away.
-        let mut turns = open.len() * 2;
-        while open.len() > self.max && turns > 0 {
-            turns -= 1;
-            let Some(oldest) = open.pop_front() else {
-                break;
-            };
-            let Some(other) = oldest.upgrade() else {
-                continue;
-            };
-            let spared = Arc::ptr_eq(&other, object)
-                || other.file_used.swap(false, Ordering::Relaxed)
-                || is_held(&other);
-            if spared {
-                open.push_back(oldest);
-            } else {
-                closed.push(other.content.write().file.take());
-            }
-        }
+        let closed = Self::close_beyond(self.max, &mut open, object);
         drop(open);
         // close(2) may wait for the disk: after the locks.
         drop(closed);
         file
     }
-}
 
-/// Closing what somebody else holds would give no descriptor back, and hide that it is held.
-fn is_held(object: &Object) -> bool {
-    let content = object.content.read();
-    content.file.as_ref().is_some_and(DiskFile::is_shared)
+    /// Closes files until `max` are open or all were looked at twice: the first round takes the
+    /// marks away. Those of `newest` and those that somebody else holds stay: closing such a file would
+    /// give no descriptor back, and would hide that it is held.
+    fn close_beyond(
+        max: usize,
+        open: &mut VecDeque<Weak<CachedObject>>,
+        newest: &Arc<CachedObject>,
+    ) -> Vec<DiskFile> {
+        let mut closed = Vec::new();
+        let mut turns = open.len() * 2;
+        while open.len() > max && turns > 0 {
+            turns -= 1;
+            let Some(oldest) = open.pop_front() else {
+                break;
+            };
+            let Some(object) = oldest.upgrade() else {
+                continue;
+            };
+            let spared = Arc::ptr_eq(&object, newest)
+                || object.take_file_used()
+                || object.on_disk.read().is_file_shared();
+            if spared {
+                open.push_back(oldest);
+            } else {
+                closed.extend(object.on_disk.write().close_file());
+            }
+        }
+        closed
+    }
 }
 
 #[cfg(test)]
@@ -102,10 +99,10 @@ mod tests {
     fn the_bound_is_kept_and_what_is_used_or_held_stays_open() {
         let disk = SimDisk::new(1);
         let files = OpenFiles::with_max(3);
-        let objects: Vec<Arc<Object>> = (0..10)
+        let objects: Vec<Arc<CachedObject>> = (0..10)
             .map(|number| {
                 let id = ObjectId::new(Key::new(format!("{number}")), ETag::new("e"));
-                Arc::new(Object::new(number, id, 1, 0))
+                Arc::new(CachedObject::new(number, id, 1, 0))
             })
             .collect();
         let mut held = None;
@@ -120,7 +117,7 @@ mod tests {
         }
         let open: Vec<u64> = objects
             .iter()
-            .filter(|object| object.content.read().file.is_some())
+            .filter(|object| object.on_disk.read().file().is_some())
             .map(|object| object.number)
             .collect();
         assert_eq!(open, [0, 1, 9]);

@@ -1,412 +1,300 @@
-//! The keeper's queue: what ring threads and runtime workers want done on disk, in the order in
-//! which they said so, but for small stores that can wait (`deferred.rs`). Bytes to store are bounded and
-//! refused past the bound; all other jobs are small and at most one an object. Adding never waits.
+//! The writer's queue: what ring threads and runtime workers want done on disk, in the order in which
+//! they said so, but for small writes that can wait (`deferred.rs`). Bytes to store are bounded and
+//! refused past the bound (`backlog.rs`); all other jobs are small and at most one an object. Adding
+//! never waits.
 //!
 //! Bytes that wait are paid for by whoever brought them, out of its budget, until they are on disk. If
-//! the budget is short the queue gives up the oldest of them. What nobody pays for has a bound of its own.
+//! the budget is short the queue gives up the oldest of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use super::deferred::{self, Later};
-use super::extents::Held;
-use super::object::Object;
-use crate::extent::Extent;
-use crate::memory::Keep;
+use super::backlog::Backlog;
+use super::deferred::{self, DeferredWrites};
+use super::job::{PendingWrite, WriterJob};
 use crate::object::ObjectId;
 
-/// Bytes that wait to be stored or are expected, with the default memory. As much as readahead may have
-/// under way then: on a disk that keeps up the queue is empty and nothing is held back.
-pub(crate) const QUEUED_BYTES_MAX: u64 = 48 << 20;
-
-/// The part of the queue's bytes that need not be paid for.
-const UNPAID_PART: u64 = 6;
-
-/// The part of them that may wait for others (`deferred.rs`).
-const LATER_PART: u64 = 6;
-
-/// How long readahead waits for a disk that is behind. A disk that has not caught up by then is
-/// slower than the store: reading goes on at the store's speed, and what the disk cannot take is
-/// left out.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Jobs to store that wait; each takes memory beside its bytes.
-const QUEUED_STORES_MAX: usize = 4096;
-
-/// Bytes to store: `extent` of `id`, whose whole size is `size`.
-#[derive(Debug)]
-pub(crate) struct Store {
-    pub(crate) id: ObjectId,
-    pub(crate) size: u64,
-    pub(crate) extent: Extent,
-    pub(crate) pieces: Vec<Bytes>,
-    /// What pays for their memory.
-    pub(crate) keep: Option<Keep>,
-}
-
-impl Store {
-    /// Its bytes if nobody pays for them.
-    fn unpaid(&self) -> u64 {
-        match self.keep {
-            Some(_) => 0,
-            None => self.extent.len,
-        }
-    }
-}
-
-/// What the keeper does.
-#[derive(Debug)]
-pub(crate) enum Job {
-    /// Store these bytes.
-    Store(Store),
-    /// It is out of the map: remove its file.
-    Retire(Arc<Object>),
-    /// It was dropped from what is held: give its room back.
-    Punch { object: Arc<Object>, held: Held },
-    /// Open its file and compare what is unverified.
-    Verify(Arc<Object>),
-    /// Say when all before this is done, and with `index`, when the index is on disk too.
-    Sync {
-        index: bool,
-        reply: oneshot::Sender<()>,
-    },
-}
+/// The part of the queue's bytes that may be deferred.
+const DEFERRED_PART: u64 = 6;
 
 /// What came out of the queue.
 #[derive(Debug)]
-pub(crate) enum Next {
-    Job(Job),
+pub(crate) enum NextJob {
+    Job(WriterJob),
     /// The deadline passed.
     Idle,
     /// Closed, and nothing is left.
     Closed,
 }
 
-/// The queue.
+/// See the module.
 #[derive(Debug)]
-pub(crate) struct Queue {
-    /// A leaf lock, but for what is kept with bytes: it is dropped without the lock.
-    inner: Mutex<Inner>,
+pub(crate) struct JobQueue {
+    /// A leaf lock. What pays for bytes may take locks when it is dropped: it is dropped without this one.
+    state: Mutex<QueueState>,
     added: Condvar,
-    /// Bytes were taken out.
+    /// Bytes were taken out, or a reservation ended.
     taken: Notify,
 }
 
 #[derive(Debug)]
-struct Inner {
-    jobs: VecDeque<Job>,
-    later: Later,
-    /// Bytes that may wait or be expected.
-    bytes_max: u64,
-    /// Those that wait, in both.
-    stores: usize,
-    /// Their bytes.
-    bytes: u64,
-    /// Those that nobody pays for.
-    unpaid: u64,
-    /// Bytes that are being fetched.
-    expected: u64,
+struct QueueState {
+    jobs: VecDeque<WriterJob>,
+    deferred: DeferredWrites,
+    /// Of the writes in both.
+    backlog: Backlog,
     /// What the bytes belong to that were taken out last and may still be on their way.
     storing: Option<ObjectId>,
-    /// Since when more than half of the bytes that may wait do.
-    behind_since: Option<Instant>,
     closed: bool,
 }
 
-impl Inner {
-    /// Notes that `bytes` changed.
-    fn weigh(&mut self) {
-        if self.bytes <= self.bytes_max / 2 {
-            self.behind_since = None;
-        } else if self.behind_since.is_none() {
-            self.behind_since = Some(Instant::now());
-        }
-    }
-
-    /// Whether `store` is too much. One that is larger than the bound goes alone, if it is paid for.
-    fn is_full_for(&self, store: &Store, others: u64) -> bool {
-        let len = store.extent.len;
-        let full = self.bytes + others + len > self.bytes_max || self.stores >= QUEUED_STORES_MAX;
-        let unpaid = store.keep.is_none() && self.unpaid + len > self.bytes_max / UNPAID_PART;
-        unpaid || full && self.stores > 0
-    }
-
-    /// `store` is in it.
-    fn count(&mut self, store: &Store) {
-        self.bytes += store.extent.len;
-        self.unpaid += store.unpaid();
-        self.stores += 1;
-        self.weigh();
-    }
-
-    /// `store` is not in it any more.
-    fn uncount(&mut self, store: &Store) {
-        self.bytes -= store.extent.len;
-        self.unpaid -= store.unpaid();
-        self.stores -= 1;
-        self.weigh();
-    }
-
-    /// What can wait waits no longer.
-    fn hurry(&mut self) {
-        while let Some(store) = self.later.pop() {
-            self.jobs.push_back(Job::Store(store));
+impl QueueState {
+    /// What was deferred waits no longer.
+    fn release_deferred(&mut self) {
+        while let Some(write) = self.deferred.pop() {
+            self.jobs.push_back(WriterJob::Write(write));
         }
     }
 
     /// The job to do now.
-    fn pop(&mut self, now: Instant) -> Option<Job> {
+    fn pop(&mut self, now: Instant) -> Option<WriterJob> {
         self.jobs.pop_front().or_else(|| {
-            let all = self.closed.then(|| self.later.pop()).flatten();
-            all.or_else(|| self.later.take(now)).map(Job::Store)
+            let all = self.closed.then(|| self.deferred.pop()).flatten();
+            all.or_else(|| self.deferred.take(now))
+                .map(WriterJob::Write)
         })
     }
 
-    /// The disk is slower than the store, and nobody waits for it any more.
-    fn is_hopeless(&self, now: Instant) -> bool {
-        self.behind_since
-            .is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE)
+    /// `newer` is about to be added. A deferred write of the same key must not come after it: one of
+    /// the same version goes before it, an older version is given back as needless.
+    fn overtake(&mut self, newer: &PendingWrite, now: Instant) -> Option<PendingWrite> {
+        let older = self.deferred.remove(&newer.id.key)?;
+        if older.id == newer.id {
+            self.jobs.push_back(WriterJob::Write(older));
+            return None;
+        }
+        self.backlog.remove(&older, now);
+        Some(older)
     }
 }
 
-/// Room in the queue for bytes that are being fetched. Dropping it gives the room back.
+/// A place in the queue for bytes that are being fetched. Dropping it gives the place back.
 #[derive(Debug)]
-pub struct Expected {
-    queue: Arc<Queue>,
+pub struct QueueReservation {
+    queue: Arc<JobQueue>,
     len: u64,
 }
 
-impl Drop for Expected {
+impl Drop for QueueReservation {
     fn drop(&mut self) {
-        self.queue.inner.lock().expected -= self.len;
+        self.queue.state.lock().backlog.end_reservation(self.len);
         self.queue.taken.notify_waiters();
     }
 }
 
-impl Queue {
-    /// For at most `bytes_max` bytes that wait or are expected.
+impl JobQueue {
+    /// For at most `bytes_max` bytes that wait or are reserved.
     pub(crate) fn new(bytes_max: u64) -> Self {
-        let inner = Inner {
-            jobs: VecDeque::new(),
-            later: Later::new(bytes_max / LATER_PART),
-            bytes_max,
-            stores: 0,
-            bytes: 0,
-            unpaid: 0,
-            expected: 0,
-            storing: None,
-            behind_since: None,
-            closed: false,
-        };
         Self {
-            inner: Mutex::new(inner),
+            state: Mutex::new(QueueState {
+                jobs: VecDeque::new(),
+                deferred: DeferredWrites::new(bytes_max / DEFERRED_PART),
+                backlog: Backlog::new(bytes_max),
+                storing: None,
+                closed: false,
+            }),
             added: Condvar::new(),
             taken: Notify::new(),
         }
     }
 
-    /// Gives up the oldest bytes that somebody pays for. False if there are none.
-    pub(crate) fn shed(&self) -> bool {
-        let mut inner = self.inner.lock();
-        let is_paid = |job: &Job| matches!(job, Job::Store(store) if store.keep.is_some());
-        let store = match inner.jobs.iter().position(is_paid) {
-            Some(index) => inner.jobs.remove(index),
-            None => inner.later.pop().map(Job::Store),
-        };
-        let Some(Job::Store(store)) = &store else {
-            return false;
-        };
-        inner.uncount(store);
-        drop(inner);
-        self.taken.notify_waiters();
-        true
-    }
-
-    /// Waits until a job that stores leaves the queue. False if none is in it that is paid for, or none
-    /// left it within `patience`.
-    pub(crate) async fn goes_on(&self, patience: Duration) -> bool {
-        let taken = self.taken.notified();
-        tokio::pin!(taken);
-        taken.as_mut().enable();
-        {
-            let inner = self.inner.lock();
-            if inner.bytes == inner.unpaid {
-                return false;
-            }
-        }
-        tokio::time::timeout(patience, taken).await.is_ok()
-    }
-
-    /// Reserves room for `len` bytes that are about to be fetched. `None` if there is none, unless
+    /// Reserves a place for `len` bytes that are about to be fetched. `None` if there is none, unless
     /// they `must` come, or the disk is slower than the store and nobody waits for it any more.
-    pub(crate) fn expect(self: &Arc<Self>, len: u64, must: bool, now: Instant) -> Option<Expected> {
-        let mut inner = self.inner.lock();
-        let hopeless = inner.is_hopeless(now);
-        // One that is larger than the bound goes alone.
-        let taken = inner.bytes + inner.expected;
-        if taken > 0 && taken + len > inner.bytes_max && !must && !hopeless {
-            return None;
-        }
-        inner.expected += len;
-        drop(inner);
-        Some(Expected {
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        len: u64,
+        must: bool,
+        now: Instant,
+    ) -> Option<QueueReservation> {
+        let reserved = self.state.lock().backlog.reserve(len, must, now);
+        reserved.then(|| QueueReservation {
             queue: self.clone(),
             len,
         })
     }
 
-    /// Adds a job; false if it is not taken: the queue is closed, or full of bytes. Bytes that are
-    /// `expected` have their room.
-    pub(crate) fn add(&self, job: Job, expected: Option<Expected>) -> bool {
-        let reserved = expected.as_ref().map_or(0, |expected| expected.len);
-        let mut needless = None;
-        let mut inner = self.inner.lock();
-        if inner.closed {
-            drop(inner);
+    /// Adds bytes to store; false if they are not taken: the queue is closed, or full.
+    pub(crate) fn add_write(
+        &self,
+        write: PendingWrite,
+        reservation: Option<QueueReservation>,
+        now: Instant,
+    ) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || state.backlog.refuses(&write, reservation.is_some()) {
+            drop(state);
             return false;
         }
-        match &job {
-            Job::Store(store) => {
-                let others = if reserved == 0 { inner.expected } else { 0 };
-                if inner.is_full_for(store, others) {
-                    drop(inner);
-                    return false;
-                }
-                inner.count(store);
-                // It may be a newer version than one that waits, which must not come after it.
-                if let Some(older) = inner.later.remove(&store.id.key) {
-                    if older.id == store.id {
-                        inner.jobs.push_back(Job::Store(older));
-                    } else {
-                        inner.uncount(&older);
-                        needless = Some(older);
-                    }
-                }
-            }
-            Job::Sync { .. } => inner.hurry(),
-            Job::Retire(_) | Job::Punch { .. } | Job::Verify(_) => {}
-        }
-        inner.jobs.push_back(job);
-        drop(inner);
-        // Only now: between the two the bytes are counted twice, never not at all.
-        drop((expected, needless));
+        state.backlog.add(&write, now);
+        let needless = state.overtake(&write, now);
+        state.jobs.push_back(WriterJob::Write(write));
+        drop(state);
+        // Only now: in between the bytes are counted twice, never not at all.
+        drop((reservation, needless));
         self.added.notify_one();
         true
     }
 
     /// Adds bytes that can wait, if they are all of a small object, until less is published; false as
     /// above.
-    pub(crate) fn add_later(&self, store: Store, now: Instant) -> bool {
-        // Of parts the next one would take the place of the one before.
-        if store.extent.len > deferred::LEN_MAX || store.extent.len < store.size {
-            return self.add(Job::Store(store), None);
+    pub(crate) fn add_deferred(&self, write: PendingWrite, now: Instant) -> bool {
+        // Of several parts each would take the place of the one before.
+        if write.extent.len > deferred::LEN_MAX || write.extent.len < write.size {
+            return self.add_write(write, None, now);
         }
-        let mut inner = self.inner.lock();
-        let others = inner.expected;
-        if inner.closed || inner.is_full_for(&store, others) {
-            drop(inner);
+        let mut state = self.state.lock();
+        if state.closed || state.backlog.refuses(&write, false) {
+            drop(state);
             return false;
         }
-        inner.count(&store);
-        let needless = inner.later.put(store, now);
+        state.backlog.add(&write, now);
+        let needless = state.deferred.put(write, now);
         if let Some(older) = &needless {
-            inner.uncount(older);
+            state.backlog.remove(older, now);
         }
-        // Who sleeps wakes up by itself when the first of them would be due, and looks again.
-        let wanted = inner.later.count() == 1 || inner.later.is_over();
-        drop(inner);
+        // A writer that sleeps wakes up by itself when the first of them is due, and looks again.
+        let wake = state.deferred.count() == 1 || state.deferred.is_over();
+        drop(state);
         drop(needless);
-        if wanted {
+        if wake {
             self.added.notify_one();
         }
         true
     }
 
-    /// Takes out what waits to be stored of `id`.
-    pub(crate) fn cancel(&self, id: &ObjectId) {
-        let mut inner = self.inner.lock();
-        let of_id = |job: &Job| matches!(job, Job::Store(store) if store.id == *id);
-        let (mut given_up, rest) = std::mem::take(&mut inner.jobs)
+    /// Adds a job that stores nothing; false if the queue is closed.
+    pub(crate) fn add(&self, job: WriterJob) -> bool {
+        debug_assert!(job.as_write().is_none(), "bytes are counted");
+        let mut state = self.state.lock();
+        if state.closed {
+            drop(state);
+            return false;
+        }
+        if matches!(job, WriterJob::Sync { .. }) {
+            state.release_deferred();
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.added.notify_one();
+        true
+    }
+
+    /// Gives up the oldest bytes that somebody pays for. False if there are none.
+    pub(crate) fn shed(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let is_paid = |job: &WriterJob| job.as_write().is_some_and(|write| write.keep.is_some());
+        let job = match state.jobs.iter().position(is_paid) {
+            Some(index) => state.jobs.remove(index),
+            None => state.deferred.pop().map(WriterJob::Write),
+        };
+        let Some(write) = job.as_ref().and_then(WriterJob::as_write) else {
+            return false;
+        };
+        state.backlog.remove(write, now);
+        drop(state);
+        self.taken.notify_waiters();
+        true
+    }
+
+    /// Gives up what waits to be stored of `id`.
+    pub(crate) fn cancel(&self, id: &ObjectId, now: Instant) {
+        let mut state = self.state.lock();
+        let of_id = |job: &WriterJob| job.as_write().is_some_and(|write| write.id == *id);
+        let (mut given_up, rest) = std::mem::take(&mut state.jobs)
             .into_iter()
-            .partition::<VecDeque<Job>, _>(of_id);
-        inner.jobs = rest;
-        if inner.later.has(id) {
-            given_up.extend(inner.later.remove(&id.key).map(Job::Store));
+            .partition::<VecDeque<WriterJob>, _>(of_id);
+        state.jobs = rest;
+        if state.deferred.has(id) {
+            given_up.extend(state.deferred.remove(&id.key).map(WriterJob::Write));
         }
-        for job in &given_up {
-            if let Job::Store(store) = job {
-                inner.uncount(store);
-            }
+        for write in given_up.iter().filter_map(WriterJob::as_write) {
+            state.backlog.remove(write, now);
         }
-        drop(inner);
+        drop(state);
         self.taken.notify_waiters();
     }
 
     /// Whether bytes of `id` wait to be stored or are being stored.
     pub(crate) fn has(&self, id: &ObjectId) -> bool {
-        let inner = self.inner.lock();
-        let waits = |job: &Job| matches!(job, Job::Store(store) if store.id == *id);
-        inner.storing.as_ref() == Some(id) || inner.later.has(id) || inner.jobs.iter().any(waits)
+        let state = self.state.lock();
+        let of_id = |job: &WriterJob| job.as_write().is_some_and(|write| write.id == *id);
+        state.storing.as_ref() == Some(id) || state.deferred.has(id) || state.jobs.iter().any(of_id)
     }
 
-    /// Whether the disk is far behind, and worth waiting for. What is only expected does not count:
-    /// streams that reserve again and again would hold up one that waits for ever.
-    pub(crate) fn is_full(&self, now: Instant) -> bool {
-        let inner = self.inner.lock();
-        !inner.is_hopeless(now) && inner.bytes > inner.bytes_max / 4 * 3
+    /// See [`Backlog::is_far_behind`].
+    pub(crate) fn is_far_behind(&self, now: Instant) -> bool {
+        self.state.lock().backlog.is_far_behind(now)
     }
 
-    /// Waits until the disk is no longer that far behind, or nobody waits for it any more.
-    pub(crate) async fn roomy(&self) {
+    /// Waits until the disk is no longer far behind, or nobody waits for it any more.
+    pub(crate) async fn caught_up(&self) {
         loop {
             let taken = self.taken.notified();
             tokio::pin!(taken);
             taken.as_mut().enable();
-            let now = Instant::now();
-            let since = {
-                let inner = self.inner.lock();
-                if inner.closed || inner.is_hopeless(now) || inner.bytes <= inner.bytes_max / 4 * 3
-                {
+            let left = {
+                let (state, now) = (self.state.lock(), Instant::now());
+                if state.closed || !state.backlog.is_far_behind(now) {
                     return;
                 }
-                inner.behind_since.unwrap_or(now)
+                state.backlog.patience_left(now)
             };
-            let left = PATIENCE.saturating_sub(now.saturating_duration_since(since));
             // Either the disk took some, or its time is up: look again.
             let _ = tokio::time::timeout(left, taken).await;
         }
     }
 
+    /// Waits until bytes leave the queue. False if nobody pays for any that are in it, or none leave
+    /// it within `patience`.
+    pub(crate) async fn progresses(&self, patience: Duration) -> bool {
+        let taken = self.taken.notified();
+        tokio::pin!(taken);
+        taken.as_mut().enable();
+        if !self.state.lock().backlog.has_paid() {
+            return false;
+        }
+        tokio::time::timeout(patience, taken).await.is_ok()
+    }
+
     /// The next job. Waits for one, until `deadline` if there is one.
-    pub(crate) fn next(&self, deadline: Option<Instant>) -> Next {
-        let mut inner = self.inner.lock();
-        inner.storing = None;
+    pub(crate) fn next(&self, deadline: Option<Instant>) -> NextJob {
+        let mut state = self.state.lock();
+        state.storing = None;
         loop {
             let now = Instant::now();
-            if let Some(job) = inner.pop(now) {
-                if let Job::Store(store) = &job {
-                    inner.storing = Some(store.id.clone());
-                    inner.uncount(store);
+            if let Some(job) = state.pop(now) {
+                if let Some(write) = job.as_write() {
+                    state.storing = Some(write.id.clone());
+                    state.backlog.remove(write, now);
                     self.taken.notify_waiters();
                 }
-                return Next::Job(job);
+                return NextJob::Job(job);
             }
-            if inner.closed {
-                return Next::Closed;
+            if state.closed {
+                return NextJob::Closed;
             }
             if deadline.is_some_and(|deadline| deadline <= now) {
-                return Next::Idle;
+                return NextJob::Idle;
             }
-            match [deadline, inner.later.due()].into_iter().flatten().min() {
-                None => self.added.wait(&mut inner),
+            match [deadline, state.deferred.due()].into_iter().flatten().min() {
+                None => self.added.wait(&mut state),
                 Some(until) => {
                     // Whether it was woken or is late, it looks again.
-                    self.added.wait_until(&mut inner, until);
+                    self.added.wait_until(&mut state, until);
                 }
             }
         }
@@ -414,7 +302,7 @@ impl Queue {
 
     /// Takes no more jobs; those that are in it still come out.
     pub(crate) fn close(&self) {
-        self.inner.lock().closed = true;
+        self.state.lock().closed = true;
         self.added.notify_all();
         self.taken.notify_waiters();
     }

@@ -1,178 +1,236 @@
-//! Making room: the cache's own size, the filesystem's last free bytes, and the number of objects
-//! and extents that memory has to know. All are kept before bytes are written, by evicting what
-//! [`crate::evict`] chooses; where nothing can go, the bytes are not stored.
+//! What the disk cache may take, and how much has to make way for what comes. Pure: the writer asks,
+//! acts, and tells what it did.
+//!
+//! Four bounds are kept before bytes are written: the cache's own size, the filesystem's last free bytes
+//! (the *floor*, which is left to others), and the numbers of objects and of extents that memory has
+//! to know. Where others have to go, the answer is a [`Shortfall`], and [`crate::evict`] chooses them.
+//! What is given back is counted when the writer says so, which is after the disk has it.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use super::extents::Usage;
+use crate::disk::FilesystemSpace;
+use crate::evict::{Candidate, Eviction, Measure, choose};
 
-use super::object::Object;
-use super::writer::{Keeper, Refused};
-use crate::disk::wait::block_on;
-use crate::evict::{Candidate, choose};
-
-/// Free bytes that the cache leaves to others on its filesystem: this, or a twentieth if that is
+/// Free bytes that the cache leaves to others on its filesystem: this, or a twentieth of it if that is
 /// less.
 const FLOOR: u64 = 1 << 30;
 
 /// Bytes written between two looks at the filesystem, at most.
 const LOOK_EVERY: u64 = 256 << 20;
 
-/// What is known of the room on the filesystem.
-#[derive(Debug, Default)]
-pub(crate) struct Room {
-    /// Bytes that may be written before the next look.
+/// Memory for the record of an object and of an extent, in bytes.
+const OBJECT_RECORD: u64 = 400;
+const EXTENT_RECORD: u64 = 24;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Space {
+    size_max: u64,
+    objects_max: usize,
+    extents_max: usize,
+    used: Usage,
+    /// Bytes that may be written before the filesystem is looked at again.
     allowance: u64,
-    /// Extents held, counted anew from time to time.
-    extents: usize,
-    /// Stores since they were counted.
-    since_counted: usize,
 }
 
-impl Keeper {
-    /// Makes room for `need` bytes of `object`, which itself stays.
-    pub(super) fn make_room(&mut self, need: u64, object: &Arc<Object>) -> Result<(), Refused> {
-        let size_max = self.shared.size_max;
-        // An object that does not fit would push out everything and then itself.
-        let share = if object.size > size_max {
-            size_max / 2
+/// How much others have to give up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shortfall {
+    measure: Measure,
+    /// Without so much it makes no sense.
+    least: u64,
+    /// A little more, so that not every write has to look for victims.
+    wanted: u64,
+}
+
+impl Shortfall {
+    fn of_bytes(least: u64, wanted: u64) -> Self {
+        Self {
+            measure: Measure::Bytes,
+            least,
+            wanted,
+        }
+    }
+
+    /// Who goes. `None` if there are not enough who may.
+    pub(crate) fn choose(&self, candidates: &[Candidate]) -> Option<Eviction> {
+        choose(candidates, self.measure, self.wanted)
+            .or_else(|| choose(candidates, self.measure, self.least))
+    }
+}
+
+impl Space {
+    /// At most `size_max` bytes on disk, and records that take at most `memory` bytes: half of that
+    /// for objects, half for extents. `used` is there already.
+    pub(crate) fn new(size_max: u64, memory: u64, used: Usage) -> Self {
+        Self {
+            size_max,
+            objects_max: ((memory / 2 / OBJECT_RECORD) as usize).max(1),
+            extents_max: ((memory / 2 / EXTENT_RECORD) as usize).max(1),
+            used,
+            allowance: 0,
+        }
+    }
+
+    /// What the cache takes.
+    pub(crate) fn used(&self) -> Usage {
+        self.used
+    }
+
+    /// An object's usage changed from `before` to `after`.
+    pub(crate) fn account(&mut self, before: Usage, after: Usage) {
+        debug_assert!(self.used.bytes >= before.bytes && self.used.extents >= before.extents);
+        self.used.bytes = self.used.bytes - before.bytes + after.bytes;
+        self.used.extents = self.used.extents - before.extents + after.extents;
+    }
+
+    /// Whether an object of `size` bytes that takes `charged` may take `need` more. One that does not
+    /// fit into the cache would push out everything and then itself, so it gets half.
+    pub(crate) fn admits(&self, need: u64, charged: u64, size: u64) -> bool {
+        let share = if size > self.size_max {
+            self.size_max / 2
         } else {
-            size_max
+            self.size_max
         };
-        if object.content.read().held.charged() + need > share {
-            return Err(Refused::NoRoom);
-        }
-        self.bound_counts(object);
-        let used = self.shared.counters.used.load(Ordering::Relaxed);
-        let over = (used + need).saturating_sub(size_max);
-        // A little more than needed, so that not every store has to look for victims.
-        if over > 0
-            && !self.evict(over + size_max / 64, Some(object))
-            && !self.evict(over, Some(object))
-        {
-            return Err(Refused::NoRoom);
-        }
-        self.leave_the_floor(need, object)
+        charged + need <= share
     }
 
-    /// The disk said that it is full although it seemed to have room: somebody else was faster, or
-    /// there is a quota.
-    pub(super) fn make_room_on_full_disk(
-        &mut self,
-        need: u64,
-        object: &Arc<Object>,
-    ) -> Result<(), Refused> {
-        self.room.allowance = 0;
-        if self.evict(need + self.shared.size_max / 64, Some(object))
-            || self.evict(need, Some(object))
-        {
-            return Ok(());
-        }
-        Err(Refused::Full)
+    /// What has to go before `need` bytes fit into the cache's size.
+    pub(crate) fn beyond_size(&self, need: u64) -> Option<Shortfall> {
+        let over = (self.used.bytes + need).saturating_sub(self.size_max);
+        (over > 0).then(|| Shortfall::of_bytes(over, over + self.size_max / 64))
     }
 
-    fn leave_the_floor(&mut self, need: u64, object: &Arc<Object>) -> Result<(), Refused> {
-        if self.room.allowance >= need {
-            self.room.allowance -= need;
-            return Ok(());
+    /// What has to go because the cache was made smaller since it was filled.
+    pub(crate) fn beyond_new_size(&self) -> Option<Shortfall> {
+        let over = self.used.bytes.saturating_sub(self.size_max);
+        (over > 0).then(|| Shortfall::of_bytes(over, over))
+    }
+
+    /// What has to go before another of `objects` objects can be known.
+    pub(crate) fn beyond_objects(&self, objects: usize) -> Option<Shortfall> {
+        let share = objects.div_ceil(32) as u64;
+        (objects >= self.objects_max).then_some(Shortfall {
+            measure: Measure::Objects,
+            least: share,
+            wanted: share,
+        })
+    }
+
+    /// What has to go before more extents can be known.
+    pub(crate) fn beyond_extents(&self) -> Option<Shortfall> {
+        let over = (self.used.extents + 1).saturating_sub(self.extents_max) as u64;
+        (over > 0).then(|| Shortfall {
+            measure: Measure::Extents,
+            least: over,
+            wanted: over + (self.extents_max / 16) as u64,
+        })
+    }
+
+    /// Takes `need` bytes from what the last look at the filesystem allowed. False if it is time for
+    /// another.
+    pub(crate) fn take_allowance(&mut self, need: u64) -> bool {
+        let rest = self.allowance.checked_sub(need);
+        self.allowance = rest.unwrap_or(self.allowance);
+        rest.is_some()
+    }
+
+    /// What has to go before `need` bytes leave the floor alone, by a look at the filesystem.
+    pub(crate) fn beyond_floor(&mut self, need: u64, look: FilesystemSpace) -> Option<Shortfall> {
+        let floor = FLOOR.min(look.total / 20);
+        let short = (floor + need).saturating_sub(look.free);
+        if short > 0 {
+            return Some(Shortfall::of_bytes(need.min(short), short));
         }
-        let Ok(room) = block_on(self.shared.disk.room(&self.shared.objects)) else {
-            // Nothing is known; the write will tell.
-            return Ok(());
+        self.allowance = ((look.free - floor - need) / 2).min(LOOK_EVERY);
+        None
+    }
+
+    /// What has to go before a disk takes `need` bytes that said it is full, although it seemed to
+    /// have room: somebody else was faster, or there is a quota.
+    pub(crate) fn beyond_disk(&mut self, need: u64) -> Shortfall {
+        self.allowance = 0;
+        Shortfall::of_bytes(need, need + self.size_max / 64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn usage(bytes: u64, extents: usize) -> Usage {
+        Usage { bytes, extents }
+    }
+
+    #[test]
+    fn what_is_beyond_the_size_has_to_go_and_a_little_more_if_it_can() {
+        let space = Space::new(64 * MIB, MIB, usage(60 * MIB, 1));
+        assert_eq!(space.beyond_size(4 * MIB), None);
+        let shortfall = space.beyond_size(5 * MIB).unwrap();
+        assert_eq!((shortfall.least, shortfall.wanted), (MIB, 2 * MIB));
+        let candidate = |bytes| Candidate {
+            bytes,
+            extents: 1,
+            last_used: bytes,
+            used_again: false,
+            pinned: false,
         };
-        let floor = FLOOR.min(room.total / 20);
-        let short = (floor + need).saturating_sub(room.free);
-        if short == 0 {
-            let spare = (room.free - floor - need) / 2;
-            self.room.allowance = spare.min(LOOK_EVERY);
-            return Ok(());
-        }
-        if self.evict(short, Some(object)) || self.evict(need, Some(object)) {
-            return Ok(());
-        }
-        Err(Refused::Full)
-    }
-
-    /// Evicts at least `need` bytes of others than `kept`. False, and nothing goes, if there are
-    /// not as many.
-    fn evict(&mut self, need: u64, kept: Option<&Arc<Object>>) -> bool {
-        self.evict_by(need, kept, |candidate| candidate.bytes)
-    }
-
-    fn evict_by(
-        &mut self,
-        need: u64,
-        kept: Option<&Arc<Object>>,
-        weight: impl Fn(&Candidate) -> u64,
-    ) -> bool {
-        let objects = self.shared.map.all();
-        let candidates: Vec<Candidate> = objects
-            .iter()
-            .map(|object| {
-                let candidate =
-                    object.candidate(kept.is_some_and(|kept| Arc::ptr_eq(object, kept)));
-                Candidate {
-                    bytes: weight(&candidate),
-                    ..candidate
-                }
-            })
-            .collect();
-        let Some(choice) = choose(&candidates, need) else {
-            return false;
+        let victims = |bytes: &[u64]| {
+            let candidates: Vec<Candidate> = bytes.iter().copied().map(candidate).collect();
+            shortfall
+                .choose(&candidates)
+                .map(|eviction| eviction.victims)
         };
-        for index in choice.spared {
-            objects[index].set_used_again(false);
-        }
-        for index in choice.victims {
-            let victim = &objects[index];
-            if self.shared.map.remove(victim) {
-                let bytes = victim.content.read().held.charged();
-                self.shared
-                    .counters
-                    .evicted
-                    .fetch_add(bytes, Ordering::Relaxed);
-            }
-            self.retire(victim);
-        }
-        true
+        assert_eq!(victims(&[MIB, MIB + 1]), Some(vec![0, 1]));
+        assert_eq!(victims(&[MIB]), Some(vec![0]), "the least will do");
+        assert_eq!(victims(&[MIB - 1]), None);
     }
 
-    /// Keeps what memory has to know bounded.
-    fn bound_counts(&mut self, kept: &Arc<Object>) {
-        let objects = self.shared.map.count();
-        if objects >= self.shared.objects_max {
-            self.evict_by((objects / 32) as u64, Some(kept), |_| 1);
-        }
-        let extents_max = self.shared.extents_max;
-        // A store adds few extents, so they need not be counted often.
-        self.room.since_counted += 1;
-        if self.room.since_counted * 64 < extents_max - self.room.extents.min(extents_max) {
-            return;
-        }
-        self.room.since_counted = 0;
-        self.room.extents = self.count_extents();
-        while self.room.extents >= extents_max {
-            let objects = self.shared.map.count() as u64;
-            if objects <= 1 || !self.evict_by(objects.div_ceil(16), Some(kept), |_| 1) {
-                break;
-            }
-            self.room.extents = self.count_extents();
-        }
+    #[test]
+    fn an_object_larger_than_the_cache_gets_half_of_it() {
+        let space = Space::new(64 * MIB, MIB, Usage::default());
+        assert!(space.admits(MIB, 63 * MIB, 64 * MIB));
+        assert!(!space.admits(MIB + 1, 63 * MIB, 64 * MIB));
+        assert!(space.admits(MIB, 31 * MIB, 65 * MIB));
+        assert!(!space.admits(MIB + 1, 31 * MIB, 65 * MIB));
     }
 
-    fn count_extents(&self) -> usize {
-        let objects = self.shared.map.all();
-        let counts = objects
-            .iter()
-            .map(|object| object.content.read().held.count());
-        counts.sum()
+    #[test]
+    fn records_are_bounded_by_the_memory_for_them() {
+        let memory = 2 * 32 * OBJECT_RECORD;
+        let mut space = Space::new(MIB, memory, Usage::default());
+        assert_eq!(space.beyond_objects(31), None);
+        assert_eq!(space.beyond_objects(32).unwrap().wanted, 1);
+        let extents_max = (memory / 2 / EXTENT_RECORD) as usize;
+        space.account(usage(0, 0), usage(0, extents_max - 1));
+        assert_eq!(space.beyond_extents(), None);
+        space.account(usage(0, 0), usage(0, 1));
+        assert_eq!(space.beyond_extents().unwrap().least, 1);
+        space.account(usage(0, 1), usage(0, 0));
+        assert_eq!(space.beyond_extents(), None);
     }
 
-    /// Brings the cache below its size at opening: it may have been made smaller.
-    pub(crate) fn shrink(&mut self) {
-        let used = self.shared.counters.used.load(Ordering::Relaxed);
-        let over = used.saturating_sub(self.shared.size_max);
-        if over > 0 {
-            self.evict(over, None);
-        }
+    #[test]
+    fn the_floor_is_left_to_others_and_the_filesystem_is_seldom_looked_at() {
+        let mut space = Space::new(1 << 40, MIB, Usage::default());
+        assert!(!space.take_allowance(1), "nothing is known at first");
+        let look = |free| FilesystemSpace {
+            free,
+            total: 100 << 30,
+        };
+        let shortfall = space.beyond_floor(MIB, look(FLOOR)).unwrap();
+        assert_eq!(shortfall.least, MIB);
+        assert_eq!(space.beyond_floor(MIB, look(FLOOR + 3 * MIB)), None);
+        assert!(space.take_allowance(MIB));
+        assert!(
+            !space.take_allowance(1),
+            "half of what is free may be others'"
+        );
+        assert_eq!(space.beyond_floor(MIB, look(50 << 30)), None);
+        assert!(space.take_allowance(LOOK_EVERY));
+        assert_eq!(space.beyond_floor(MIB, look(50 << 30)), None);
+        space.beyond_disk(MIB);
+        assert!(!space.take_allowance(1));
     }
 }

@@ -232,7 +232,7 @@ async fn on_a_real_disk_a_whole_file_is_given_verified_and_outlives_its_object()
 
     let cache = DiskCache::open(config(dir.path(), 64 * MIB)).unwrap();
     assert!(cache.whole_file(&one, len).is_none(), "it is not verified");
-    // The first call began it; the keeper comes back for the rest before it answers.
+    // The first call began it; the writer comes back for the rest before it answers.
     let file = loop {
         cache.drain().await;
         if let Some(file) = cache.whole_file(&one, len) {
@@ -282,13 +282,13 @@ async fn on_a_real_disk_hits_are_served_from_the_page_cache() {
     assert!(cache.read_now(&one, MIB + 5, &mut buf));
 }
 
-/// Wake-ups of our own threads so far, by the kernel's count. Only the keeper's and the disk's.
+/// Wake-ups of our own threads so far, by the kernel's count. Only the writer's and the disk's.
 fn wake_ups() -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let tasks = tasks.map(|task| task.unwrap().path());
     let ours = tasks.filter(|task| {
         let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-        name.starts_with("disk-")
+        name.starts_with("disk-") || name.starts_with("cache-writer")
     });
     ours.map(|task| {
         let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();

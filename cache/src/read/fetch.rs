@@ -18,7 +18,7 @@ use super::fill::{self, Fill, Owner, Paid, Rest};
 use super::object::Object;
 use super::{DISK_PATIENCE, ReadCache};
 use crate::budget::Grant;
-use crate::disk_cache::Expected;
+use crate::disk_cache::QueueReservation;
 use crate::extent::Extent;
 use crate::memory::{BLOCK, Keep};
 use crate::readahead::{Limits, SMALL_MAX, UNIT};
@@ -118,10 +118,10 @@ impl ReadCache {
     }
 
     /// Room on the disk for a fetch of `extent`, if there is a disk. `Err` if it is behind.
-    fn expect(&self, extent: Extent, must: bool) -> Result<Option<Expected>, ()> {
+    fn expect(&self, extent: Extent, must: bool) -> Result<Option<QueueReservation>, ()> {
         match &self.disk {
             None => Ok(None),
-            Some(disk) => disk.expect(extent.len, must).map(Some).ok_or(()),
+            Some(disk) => disk.reserve(extent.len, must).map(Some).ok_or(()),
         }
     }
 
@@ -198,7 +198,7 @@ impl ReadCache {
         if let Some(disk) = self.disk.as_ref().filter(|_| !all.is_empty()) {
             let size = fill.object.size;
             let keep = Some(fill.queued());
-            disk.store_expected(&fill.object.id, size, fill.extent, all, keep, expected);
+            disk.store_reserved(&fill.object.id, size, fill.extent, all, keep, expected);
         }
         self.rest(fill, rest);
     }

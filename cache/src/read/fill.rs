@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 
 use super::object::Object;
 use crate::budget::Grant;
-use crate::disk_cache::Expected;
+use crate::disk_cache::QueueReservation;
 use crate::extent::Extent;
 use crate::memory::{self, BLOCK, Keep, Pieces};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
@@ -40,7 +40,7 @@ pub(super) struct Paid {
     /// Memory, unless the fetch waits for it.
     pub(super) grant: Option<Grant>,
     /// Room on the disk, if there is one.
-    pub(super) expected: Option<Expected>,
+    pub(super) expected: Option<QueueReservation>,
 }
 
 /// For whom bytes are fetched.
@@ -131,7 +131,7 @@ struct Inner {
     grant: Option<Grant>,
     /// All its bytes wait to be stored on the disk.
     queued: bool,
-    expected: Option<Expected>,
+    expected: Option<QueueReservation>,
     abort: Option<AbortHandle>,
     /// What the cache had fetched in all when this became whole.
     whole_at: u64,
@@ -418,7 +418,7 @@ impl Fill {
         &self,
         release: bool,
         fetched: u64,
-    ) -> (Vec<Bytes>, Rest, Option<Expected>) {
+    ) -> (Vec<Bytes>, Rest, Option<QueueReservation>) {
         let inner = &mut *self.inner.lock();
         let Phase::Flying(list) = std::mem::replace(&mut inner.phase, Phase::Over) else {
             return (Vec::new(), Rest::new(), None);

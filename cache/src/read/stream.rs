@@ -167,7 +167,7 @@ impl Stream {
     fn outruns_disk(&self, plan: &Plan) -> bool {
         let long = plan.run > 0 && plan.consumed >= OUTRUN_MIN;
         let disk = self.cache.disk.as_ref().filter(|_| long);
-        disk.is_some_and(|disk| disk.is_full())
+        disk.is_some_and(|disk| disk.is_far_behind())
     }
 
     /// Sees to it that what of `extent` is neither here nor on disk is on its way.
@@ -302,7 +302,7 @@ impl Stream {
                 continue;
             }
             if let Some(tier) = disk.filter(|_| self.outruns_disk(&plan)) {
-                tier.roomy().await;
+                tier.caught_up().await;
             }
             self.demand(Extent::between(at, extent.end()), &plan, disk.is_some());
         }

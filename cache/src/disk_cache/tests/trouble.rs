@@ -94,7 +94,7 @@ fn a_full_disk_goes_on_serving_and_stores_again_when_there_is_room() {
     store_whole(&cache, &one, MIB);
     // No room at all, and what is here is being read, so it stays.
     disk.set_capacity(Some(0));
-    let pinned = block_on(cache.shared.open(&cache.shared.map.find(&one).unwrap()));
+    let pinned = block_on(cache.core.open(&cache.core.map.find(&one).unwrap()));
     store_whole(&cache, &id("two", 1), MIB);
     block_on(cache.sync());
     assert_eq!(cache.stats().skipped_extents, 1);
@@ -266,7 +266,7 @@ fn room_that_a_crash_left_unaccounted_is_given_back() {
         let begun = Instant::now();
         let disk = crashed_with_unaccounted(&one, &whole);
         // By itself the index is written so long after the first change, on a machine that stood still.
-        if begun.elapsed() < writer::COMMIT_INTERVAL {
+        if begun.elapsed() < catalog_updates::COMMIT_INTERVAL {
             break disk;
         }
     };
@@ -318,8 +318,8 @@ fn a_file_that_somebody_removed_takes_its_object_with_it() {
             block_on(disk.remove(&path)).unwrap();
         }
     }
-    let object = cache.shared.map.find(&one).unwrap();
-    object.content.write().file = None;
+    let object = cache.core.map.find(&one).unwrap();
+    drop(object.on_disk.write().close_file());
     cache.store(&one, 2 * MIB, second, vec![whole.slice(MIB as usize..)]);
     block_on(cache.drain());
     assert_eq!(read_now(&cache, &one, 0, MIB), None);
