@@ -12,6 +12,7 @@ pub mod evict;
 pub mod extent;
 pub mod memory;
 pub mod object;
+mod pieces;
 pub mod read;
 pub mod readahead;
 pub mod store;

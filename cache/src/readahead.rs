@@ -60,7 +60,7 @@ pub struct Limits {
 
 /// What to do about one access.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct ReadPlan {
     /// The run that it belongs to, from 1; 0 for none.
     pub run: u64,
     /// How many bytes that run has read so far.
@@ -295,10 +295,10 @@ impl Pattern {
 
     /// Takes note that `extent` was asked for; it is not empty and lies within the object. Noting
     /// the same access twice in a row changes nothing more.
-    pub fn access(&mut self, extent: Extent, limits: Limits) -> Plan {
+    pub fn access(&mut self, extent: Extent, limits: Limits) -> ReadPlan {
         self.accesses += 1;
         self.bytes += extent.len;
-        let mut plan = Plan {
+        let mut plan = ReadPlan {
             run: 0,
             consumed: 0,
             ahead: Vec::new(),

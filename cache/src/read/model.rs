@@ -1,6 +1,7 @@
 //! The read path against a model (the object's bytes) under random use, and its speed.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use proptest::prelude::*;
@@ -8,7 +9,9 @@ use proptest::prelude::*;
 use super::tests::{KIB, MIB, World, read};
 use super::*;
 use crate::disk::sim::SimDisk;
-use crate::disk_cache::DiskConfig;
+use crate::disk_cache::{DiskCache, DiskConfig};
+use crate::extent::Extent;
+use crate::memory::BLOCK;
 use crate::store::memory::{Call, Fault};
 use crate::store::{StoreErrorKind, StoreResult};
 
@@ -144,7 +147,7 @@ async fn run(size: u64, clean_max: u64, fills: u64, disk_max: Option<u64>, ops: 
         assert!(world.cache.stats().memory_bytes <= clean_max + BLOCK);
     }
     drop(handles);
-    world.settled().await;
+    world.at_rest().await;
     if disk.is_some() {
         // What is queued for the disk has a bound of its own.
         return;
@@ -225,7 +228,7 @@ fn readers_on_several_threads_get_the_objects_bytes() {
             });
         }
     });
-    runtime.block_on(world.settled());
+    runtime.block_on(world.at_rest());
 }
 
 /// What one cache brought and kept on disk serves the next one: whole, in part, and where it is
@@ -260,7 +263,7 @@ async fn the_disk_serves_what_it_holds_and_the_store_the_rest() {
     let stats = world.cache.stats();
     assert!(stats.disk_hit_bytes >= 3 * MIB / 2 && stats.misses == 1);
     read(&stream, 2 * MIB, 2 * MIB).await.unwrap();
-    world.settled().await;
+    world.at_rest().await;
     tier.sync().await;
     world.store.gets();
 

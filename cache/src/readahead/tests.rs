@@ -10,7 +10,7 @@ const LIMITS: Limits = Limits {
     ahead_max: 64 * MIB,
 };
 
-fn access(pattern: &mut Pattern, offset: u64, len: u64) -> Plan {
+fn access(pattern: &mut Pattern, offset: u64, len: u64) -> ReadPlan {
     pattern.access(Extent::new(offset, len), LIMITS)
 }
 

@@ -1,5 +1,7 @@
 //! Reading with a disk tier: what it is given, and what memory that costs.
 
+use std::time::Duration;
+
 use super::*;
 use crate::disk::sim::SimDisk;
 use crate::disk_cache::DiskConfig;
@@ -16,7 +18,7 @@ async fn what_the_disk_left_out_is_stored_from_memory_when_the_whole_is_wanted()
     let stream = world.cache.stream(id.clone(), 3 * MIB);
     sim.fail_writes(Some(libc::EIO));
     assert_eq!(read(&stream, 0, 3 * MIB).await.unwrap(), bytes);
-    world.settled_after(stream).await;
+    world.at_rest_after(stream).await;
     disk.sync().await;
     sim.fail_writes(None);
     disk.store(
@@ -56,15 +58,15 @@ async fn an_open_gives_the_disk_the_moment_that_it_needs_for_the_rest() {
         }
     }
     let id = stream.object().clone();
-    world.settled_after(stream).await;
-    let settled = async {
+    world.at_rest_after(stream).await;
+    let whole = async {
         // Each open waits a moment, which a busy machine may need more than once.
         while !disk.gaps(&id, 64 * MIB).is_empty() {
-            world.cache.settle(&id, 40 * MIB).await;
+            world.cache.wait_for_whole_file(&id, 40 * MIB).await;
         }
     };
-    let settled = tokio::time::timeout(Duration::from_mins(1), settled).await;
-    settled.expect("the rest is stored");
+    let whole = tokio::time::timeout(Duration::from_mins(1), whole).await;
+    whole.expect("the rest is stored");
 }
 
 fn disk(sim: &SimDisk) -> Arc<DiskCache> {
@@ -91,7 +93,7 @@ async fn what_waits_for_the_disk_is_paid_for_until_it_is_there() {
     assert!(world.fills.used() >= 3 * MIB, "{}", world.fills.used());
     drop(held);
     stored.await;
-    world.settled().await;
+    world.at_rest().await;
     assert!(disk.gaps(&id, 64 * MIB).is_empty() && disk.holds(&id, Extent::new(0, 3 * MIB)));
 }
 

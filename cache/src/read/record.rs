@@ -1,12 +1,12 @@
 //! One record per object that is being read or of which bytes are in memory.
 //!
-//! Names are long and are compared once, when a stream begins: [`Objects`] gives each version of an
-//! object one [`Object`] with a number, and everything after that goes by the number. A record lives
-//! as long as a stream, a fill or a block at rest refers to it; the table holds it weakly, so the
-//! table is as large as what is held, and no larger.
+//! Names are long and are compared once, when a stream begins: [`ObjectRecords`] gives each version of an
+//! object one [`ObjectRecord`] with a number, and everything after that goes by the number. A record lives
+//! as long as a stream, a fetch or a block at rest refers to it; the table knows it weakly, so the
+//! table is as large as what is in memory, and no larger.
 //!
-//! The record has the table of the object's fills: disjoint, few, the newest last. Its lock comes
-//! before a fill's and is held while the table is looked through or added to.
+//! The record has the table of the object's fills: disjoint, few, the newest last. Fills know nothing of
+//! it. Its lock comes before a fill's and is held while the table is looked through or added to.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,57 +21,57 @@ use crate::object::ObjectId;
 
 /// All records.
 #[derive(Debug, Default)]
-pub(super) struct Objects {
-    table: Mutex<HashMap<ObjectId, Weak<Object>>>,
+pub(super) struct ObjectRecords {
+    table: Mutex<HashMap<ObjectId, Weak<ObjectRecord>>>,
     numbers: AtomicU64,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Object {
+pub(super) struct ObjectRecord {
     pub(super) id: ObjectId,
     pub(super) size: u64,
     /// Never used again.
     pub(super) number: u64,
     /// How many streams read it.
-    pub(super) streams: AtomicUsize,
+    streams: AtomicUsize,
     fills: Mutex<Vec<(Extent, Arc<Fill>)>>,
     /// How many fills there are, so that a look at none needs no lock.
     count: AtomicUsize,
-    objects: Weak<Objects>,
+    records: Weak<ObjectRecords>,
 }
 
-impl Objects {
+impl ObjectRecords {
     /// The record of `id`, whose object is `size` bytes long; made if there is none.
-    pub(super) fn open(self: &Arc<Self>, id: &ObjectId, size: u64) -> Arc<Object> {
+    pub(super) fn open(self: &Arc<Self>, id: &ObjectId, size: u64) -> Arc<ObjectRecord> {
         let mut table = self.table.lock();
-        if let Some(object) = table.get(id).and_then(Weak::upgrade) {
-            return object;
+        if let Some(record) = table.get(id).and_then(Weak::upgrade) {
+            return record;
         }
-        let object = Arc::new(Object {
+        let record = Arc::new(ObjectRecord {
             id: id.clone(),
             size,
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
             streams: AtomicUsize::new(0),
             fills: Mutex::default(),
             count: AtomicUsize::new(0),
-            objects: Arc::downgrade(self),
+            records: Arc::downgrade(self),
         });
-        table.insert(id.clone(), Arc::downgrade(&object));
-        object
+        table.insert(id.clone(), Arc::downgrade(&record));
+        record
     }
 
     /// The record of `id` if there is one.
-    pub(super) fn find(&self, id: &ObjectId) -> Option<Arc<Object>> {
+    pub(super) fn find(&self, id: &ObjectId) -> Option<Arc<ObjectRecord>> {
         self.table.lock().get(id).and_then(Weak::upgrade)
     }
 
-    /// Whoever asks for `object` from now on gets a new record.
-    pub(super) fn part(&self, object: &Object) {
+    /// Whoever asks for the object of `record` from now on gets a new record.
+    pub(super) fn detach(&self, record: &ObjectRecord) {
         let mut table = self.table.lock();
-        let same = |weak: &Weak<Object>| std::ptr::eq(weak.as_ptr(), object);
-        if table.get(&object.id).is_some_and(same) {
-            table.remove(&object.id);
+        let same = |weak: &Weak<ObjectRecord>| std::ptr::eq(weak.as_ptr(), record);
+        if table.get(&record.id).is_some_and(same) {
+            table.remove(&record.id);
         }
     }
 
@@ -82,15 +82,28 @@ impl Objects {
     }
 }
 
-impl Drop for Object {
+impl Drop for ObjectRecord {
     fn drop(&mut self) {
-        if let Some(objects) = self.objects.upgrade() {
-            objects.part(self);
+        if let Some(records) = self.records.upgrade() {
+            records.detach(self);
         }
     }
 }
 
-impl Object {
+impl ObjectRecord {
+    pub(super) fn begin_stream(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_stream(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether two streams or more read it.
+    pub(super) fn has_several_readers(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) > 1
+    }
+
     /// The fill that has or will have `offset`, or where the next such byte is.
     pub(super) fn find(&self, offset: u64) -> Result<Arc<Fill>, u64> {
         if self.count.load(Ordering::Acquire) == 0 {
@@ -124,7 +137,7 @@ impl Object {
     }
 
     /// Adds fills for the parts of `extent` that no fill covers and that are not `elsewhere`, which
-    /// says how many bytes from an offset on are at rest (or 0), at most so many. `make` makes a
+    /// says how many bytes from an offset on are somewhere else, at most so many. `make` makes a
     /// fill of a part or of its beginning, or stops the whole by `None`. Gives those made, and the first that was not.
     pub(super) fn add(
         &self,
@@ -134,7 +147,7 @@ impl Object {
     ) -> (Vec<Arc<Fill>>, Option<Extent>) {
         let mut made = Vec::new();
         let mut fills = self.fills.lock();
-        fills.retain(|(_, fill)| !fill.over());
+        fills.retain(|(_, fill)| !fill.is_over());
         let mut stopped = None;
         let near = fills
             .iter()
