@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Disk, DiskFile, OpenHow};
+use super::device::Disk;
+use super::file::{DiskFile, OpenHow};
 use crate::extent::Extent;
 
 /// Makes staging files in one directory. Cheap to clone.

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
+
 use super::blocking::BlockingDisk;
 use super::sim::SimDisk;
 use super::uring::UringDisk;
 use super::*;
+use crate::extent::Extent;
 
 /// The disks that this machine has; io_uring may be denied here.
 fn disks() -> Vec<Arc<dyn Disk>> {

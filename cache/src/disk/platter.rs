@@ -1,26 +1,28 @@
 //! What is on the simulated disk: bytes as they read now, bytes that are durable, and the names of
-//! both. Pure but for its seed: [`super::SimDisk`] holds it under a lock and decides who may ask.
+//! both. Pure but for its seed: [`super::sim::SimDisk`] has it under a lock and decides who may ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::PAGE;
 use crate::extent::Extent;
+
+/// Room is taken and lost by pages of this size.
+pub(super) const PAGE: u64 = 4096;
 
 /// A page tears between sectors of this size.
 const SECTOR: u64 = 512;
 
 /// All of it, under one lock that nobody holds across a wait.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct Platter {
     /// Counts crashes: handles of an earlier life are dead.
     pub(super) life: u64,
     pub(super) random: u64,
-    pub(super) files: BTreeMap<u64, FileState>,
+    pub(super) files: BTreeMap<u64, PlatterFile>,
     pub(super) next: u64,
-    pub(super) names: Names,
-    pub(super) durable_names: Names,
+    pub(super) names: NameTable,
+    pub(super) durable_names: NameTable,
     /// Changes to names since the last commit, in order.
     pub(super) journal: Vec<NameChange>,
     pub(super) capacity: Option<u64>,
@@ -29,7 +31,7 @@ pub(super) struct State {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Names {
+pub(super) struct NameTable {
     pub(super) files: BTreeMap<PathBuf, u64>,
     pub(super) dirs: BTreeSet<PathBuf>,
 }
@@ -43,9 +45,9 @@ pub(super) enum NameChange {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct FileState {
-    pub(super) now: Content,
-    pub(super) durable: Content,
+pub(super) struct PlatterFile {
+    pub(super) now: PlatterBytes,
+    pub(super) durable: PlatterBytes,
     /// Pages that differ from what is durable.
     pub(super) dirty: BTreeSet<u64>,
     pub(super) handles: usize,
@@ -53,13 +55,13 @@ pub(super) struct FileState {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Content {
+pub(super) struct PlatterBytes {
     pub(super) bytes: Vec<u8>,
     /// Pages that take room.
     pub(super) allocated: BTreeSet<u64>,
 }
 
-impl State {
+impl Platter {
     pub(super) fn check_life(&self, life: u64) -> io::Result<()> {
         if life == self.life {
             return Ok(());
@@ -119,7 +121,7 @@ impl State {
                     1 => self.draw(PAGE / SECTOR),
                     _ => PAGE / SECTOR,
                 };
-                file.settle(page, sectors * SECTOR);
+                file.make_durable(page, sectors * SECTOR);
             }
             if file.now.bytes.len() < file.durable.bytes.len() && self.draw(2) == 0 {
                 file.durable.bytes.truncate(file.now.bytes.len());
@@ -132,7 +134,7 @@ impl State {
         self.reap();
     }
 
-    pub(super) fn file(&mut self, number: u64) -> &mut FileState {
+    pub(super) fn file(&mut self, number: u64) -> &mut PlatterFile {
         self.files
             .get_mut(&number)
             .expect("a handle keeps its file")
@@ -192,7 +194,7 @@ impl State {
 }
 
 impl NameChange {
-    pub(super) fn apply(&self, names: &mut Names) {
+    pub(super) fn apply(&self, names: &mut NameTable) {
         match self {
             Self::Make(path, number) => {
                 names.files.insert(path.clone(), *number);
@@ -213,9 +215,9 @@ impl NameChange {
     }
 }
 
-impl FileState {
+impl PlatterFile {
     /// Makes the first `len` bytes of `page` durable.
-    pub(super) fn settle(&mut self, page: u64, len: u64) {
+    pub(super) fn make_durable(&mut self, page: u64, len: u64) {
         if len == 0 {
             return;
         }
