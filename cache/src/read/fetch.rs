@@ -23,7 +23,7 @@ use crate::budget::Grant;
 use crate::disk_cache::QueueReservation;
 use crate::extent::Extent;
 use crate::memory::{BLOCK, Keep};
-use crate::readahead::{Limits, SMALL_MAX, UNIT};
+use crate::readahead::{ReadaheadLimits, SMALL_MAX, UNIT};
 use crate::store::{Lane, STORE_TIMEOUT, StoreError, StoreErrorKind, StoreResult};
 
 /// Why bytes are fetched.
@@ -56,7 +56,7 @@ impl FetchPurpose {
 impl ReadCache {
     /// How far readahead may go now. Each run may hold twice what is free in the share: one alone
     /// gets two thirds of it, and several come to equal parts without knowing of one another.
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> ReadaheadLimits {
         let bound = self.config.fills.bound();
         let unit = if bound >= 4 * UNIT {
             UNIT
@@ -64,7 +64,7 @@ impl ReadCache {
             (bound / 4).next_multiple_of(64 << 10)
         };
         let free = bound - self.config.fills.used().min(bound);
-        Limits {
+        ReadaheadLimits {
             unit,
             ahead_max: self.config.readahead_max.min(2 * free).min(bound / 4 * 3),
         }
