@@ -7,18 +7,18 @@ use bytes::Bytes;
 use crate::extent::{Extent, ExtentMap};
 
 /// A piece and its offset in the object.
-pub(crate) type Piece = (u64, Bytes);
+pub(crate) type PlacedPiece = (u64, Bytes);
 
 /// A list of pieces that never changes; putting more bytes into it makes a new one.
 #[derive(Debug, Default)]
 pub struct PieceList {
-    list: Vec<Piece>,
+    list: Vec<PlacedPiece>,
     bytes: u64,
 }
 
 impl PieceList {
     /// Of pieces in order that do not overlap.
-    pub fn new(list: Vec<Piece>) -> Self {
+    pub fn new(list: Vec<PlacedPiece>) -> Self {
         let bytes = list.iter().map(|(_, piece)| piece.len() as u64).sum();
         Self { list, bytes }
     }
@@ -29,7 +29,7 @@ impl PieceList {
     }
 
     /// The pieces, each with its offset in the object.
-    pub(crate) fn list(&self) -> &[Piece] {
+    pub(crate) fn list(&self) -> &[PlacedPiece] {
         &self.list
     }
 
@@ -77,12 +77,12 @@ impl PieceList {
 }
 
 /// The index of the first piece that ends after `offset`.
-pub(crate) fn first(list: &[Piece], offset: u64) -> usize {
+pub(crate) fn first(list: &[PlacedPiece], offset: u64) -> usize {
     list.partition_point(|(start, piece)| start + piece.len() as u64 <= offset)
 }
 
 /// The pieces of `extent`, all of which `list` has.
-pub(crate) fn cut(list: &[Piece], extent: Extent) -> Vec<Piece> {
+pub(crate) fn cut(list: &[PlacedPiece], extent: Extent) -> Vec<PlacedPiece> {
     let mut pieces = Vec::new();
     for (start, piece) in &list[first(list, extent.offset)..] {
         let whole = Extent::new(*start, piece.len() as u64);
@@ -96,7 +96,7 @@ pub(crate) fn cut(list: &[Piece], extent: Extent) -> Vec<Piece> {
 }
 
 /// Copies of pieces in order, joined where one follows another: a gap stays a gap.
-pub(crate) fn compact(pieces: &[Piece]) -> Vec<Piece> {
+pub(crate) fn compact(pieces: &[PlacedPiece]) -> Vec<PlacedPiece> {
     runs(pieces, u64::MAX)
         .map(|run| {
             let len = run.iter().map(|(_, piece)| piece.len()).sum();
@@ -110,14 +110,14 @@ pub(crate) fn compact(pieces: &[Piece]) -> Vec<Piece> {
 }
 
 /// Pieces in order, grouped into runs without gaps, none of which begins pieces of two units.
-pub(crate) fn runs(pieces: &[Piece], unit: u64) -> impl Iterator<Item = &[Piece]> {
+pub(crate) fn runs(pieces: &[PlacedPiece], unit: u64) -> impl Iterator<Item = &[PlacedPiece]> {
     pieces.chunk_by(move |(a, bytes), (b, _)| {
         a.checked_add(bytes.len() as u64) == Some(*b) && a / unit == b / unit
     })
 }
 
 /// The bytes of a run and the extent that they are.
-pub(crate) fn as_extent(run: &[Piece]) -> (Extent, Vec<Bytes>) {
+pub(crate) fn as_extent(run: &[PlacedPiece]) -> (Extent, Vec<Bytes>) {
     let bytes: Vec<Bytes> = run.iter().map(|(_, bytes)| bytes.clone()).collect();
     let len = bytes.iter().map(|bytes| bytes.len() as u64).sum();
     let offset = run.first().map_or(0, |(offset, _)| *offset);

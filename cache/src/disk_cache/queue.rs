@@ -35,14 +35,14 @@ pub(crate) enum NextJob {
 #[derive(Debug)]
 pub(crate) struct JobQueue {
     /// A leaf lock. What pays for bytes may take locks when it is dropped: it is dropped without this one.
-    state: Mutex<QueueState>,
+    state: Mutex<JobQueueState>,
     added: Condvar,
     /// Bytes were taken out, or a reservation ended.
     taken: Notify,
 }
 
 #[derive(Debug)]
-struct QueueState {
+struct JobQueueState {
     jobs: VecDeque<WriterJob>,
     deferred: DeferredWrites,
     /// Of the writes in both.
@@ -52,7 +52,7 @@ struct QueueState {
     closed: bool,
 }
 
-impl QueueState {
+impl JobQueueState {
     /// What was deferred waits no longer.
     fn release_deferred(&mut self) {
         while let Some(write) = self.deferred.pop() {
@@ -100,7 +100,7 @@ impl JobQueue {
     /// For at most `bytes_max` bytes that wait or are reserved.
     pub(crate) fn new(bytes_max: u64) -> Self {
         Self {
-            state: Mutex::new(QueueState {
+            state: Mutex::new(JobQueueState {
                 jobs: VecDeque::new(),
                 deferred: DeferredWrites::new(bytes_max / DEFERRED_PART),
                 backlog: Backlog::new(bytes_max),

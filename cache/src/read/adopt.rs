@@ -8,7 +8,7 @@ use super::cache::ReadCache;
 use crate::extent::Extent;
 use crate::memory::{BLOCK, Keep};
 use crate::object::ObjectId;
-use crate::pieces::{self, Piece, PieceList};
+use crate::pieces::{self, PieceList, PlacedPiece};
 use crate::readahead::UNIT;
 
 /// What is adopted in pieces smaller than this is copied, so that it does not keep alive the larger
@@ -26,7 +26,7 @@ impl ReadCache {
         pieces: Vec<(Extent, Bytes)>,
         keep: Option<&Keep>,
     ) {
-        let mut pieces: Vec<Piece> = pieces
+        let mut pieces: Vec<PlacedPiece> = pieces
             .into_iter()
             .filter(|(extent, bytes)| {
                 !extent.is_empty() && extent.len == bytes.len() as u64 && extent.end() <= size
@@ -62,8 +62,8 @@ impl ReadCache {
 }
 
 /// Pieces in order, cut at blocks.
-fn by_block(pieces: Vec<Piece>) -> Vec<(u64, Vec<Piece>)> {
-    let mut blocks: Vec<(u64, Vec<Piece>)> = Vec::new();
+fn by_block(pieces: Vec<PlacedPiece>) -> Vec<(u64, Vec<PlacedPiece>)> {
+    let mut blocks: Vec<(u64, Vec<PlacedPiece>)> = Vec::new();
     for (mut offset, mut bytes) in pieces {
         while !bytes.is_empty() {
             let index = offset / BLOCK;

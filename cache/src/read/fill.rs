@@ -27,7 +27,7 @@ use super::fill_state::{
 use crate::budget::Grant;
 use crate::extent::Extent;
 use crate::memory::Keep;
-use crate::pieces::Piece;
+use crate::pieces::PlacedPiece;
 use crate::store::{StoreError, StoreResult};
 
 /// For whom bytes are fetched.
@@ -45,7 +45,7 @@ pub(super) enum Join {
     /// The bytes are here: [`Fill::copy`] gives them.
     Here,
     /// They are on their way.
-    Wait(oneshot::Receiver<StoreResult<Vec<Piece>>>),
+    Wait(oneshot::Receiver<StoreResult<Vec<PlacedPiece>>>),
     /// They are no longer here: at rest, or to be fetched anew.
     Gone,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::extent::Extent;
 use crate::memory::BLOCK;
-use crate::pieces::{self, Piece, PieceList};
+use crate::pieces::{self, PieceList, PlacedPiece};
 
 /// Fills up to this size are copied together when they come to rest: a few pages would otherwise
 /// keep the connection's whole receive buffer alive.
@@ -34,7 +34,7 @@ pub(super) struct RestingBlock {
 impl FillBlock {
     /// What `list`, which are all pieces of `extent`, has of each block. `read` says how many bytes of
     /// each were read already.
-    pub(super) fn split(extent: Extent, list: &[Piece], read: &[u64]) -> Vec<Self> {
+    pub(super) fn split(extent: Extent, list: &[PlacedPiece], read: &[u64]) -> Vec<Self> {
         (extent.offset / BLOCK..)
             .zip(read)
             .map(|(index, read)| {

@@ -11,7 +11,7 @@ use crate::budget::Grant;
 use crate::disk_cache::QueueReservation;
 use crate::extent::Extent;
 use crate::memory::BLOCK;
-use crate::pieces::{self, Piece, PieceList};
+use crate::pieces::{self, PieceList, PlacedPiece};
 use crate::store::StoreResult;
 
 /// How many pieces are copied per look under the lock; they are cloned onto the stack, so that the
@@ -30,12 +30,12 @@ pub(super) struct FetchReservation {
 #[derive(Debug)]
 pub(super) struct FillWaiter {
     pub(super) extent: Extent,
-    pub(super) answer: oneshot::Sender<StoreResult<Vec<Piece>>>,
+    pub(super) answer: oneshot::Sender<StoreResult<Vec<PlacedPiece>>>,
 }
 
 #[derive(Debug)]
 pub(super) enum FillPhase {
-    InFlight(Vec<Piece>),
+    InFlight(Vec<PlacedPiece>),
     Complete(Vec<FillBlock>),
     Over,
 }

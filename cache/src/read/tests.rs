@@ -22,7 +22,7 @@ mod memory;
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 
-pub(super) struct World {
+pub(super) struct ReadWorld {
     pub(super) store: Arc<MemoryStore>,
     pub(super) cache: Arc<ReadCache>,
     pub(super) fills: Share,
@@ -38,7 +38,7 @@ pub(super) fn content(size: u64) -> Vec<u8> {
     bytes
 }
 
-impl World {
+impl ReadWorld {
     pub(super) fn new(clean_max: u64, fills: u64) -> Self {
         Self::with_disk(clean_max, fills, None)
     }
@@ -106,7 +106,7 @@ fn pending<F: Future>(future: &mut Pin<Box<F>>) -> bool {
 
 #[tokio::test]
 async fn a_read_gives_the_objects_bytes_and_is_short_at_the_end() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 3 * MIB + 5);
     assert_eq!(read(&stream, 100, 1000).await.unwrap(), bytes[100..1100]);
     assert_eq!(read(&stream, 3 * MIB, MIB).await.unwrap(), bytes[3 << 20..]);
@@ -118,7 +118,7 @@ async fn a_read_gives_the_objects_bytes_and_is_short_at_the_end() {
 
 #[tokio::test]
 async fn joined_readers_cost_one_get() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (id, bytes) = world.plant("a", 600 * KIB);
     let gate = world.store.gate(Call::Get);
     let mut readers = Vec::new();
@@ -140,7 +140,7 @@ async fn joined_readers_cost_one_get() {
 
 #[tokio::test]
 async fn a_reader_is_answered_when_its_bytes_have_arrived() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 100 * MIB);
     let trickle = world.store.trickle();
     let mut buf = vec![0; 128 << 10];
@@ -174,7 +174,7 @@ async fn a_reader_is_answered_when_its_bytes_have_arrived() {
 
 #[tokio::test]
 async fn a_reader_that_gives_up_takes_nothing_from_others() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 100 * MIB);
     let gate = world.store.gate(Call::Get);
     let (mut first, mut second) = (vec![0; 4096], vec![0; 4096]);
@@ -191,7 +191,7 @@ async fn a_reader_that_gives_up_takes_nothing_from_others() {
 
 #[tokio::test]
 async fn a_cut_body_fails_only_those_whose_bytes_are_missing() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 100 * MIB);
     world
         .store
@@ -216,7 +216,7 @@ async fn a_cut_body_fails_only_those_whose_bytes_are_missing() {
 
 #[tokio::test]
 async fn a_version_that_is_gone_fails_what_is_not_here_and_nothing_else() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 100 * MIB);
     assert_eq!(
         read(&stream, 50 * MIB, MIB).await.unwrap(),
@@ -241,7 +241,7 @@ async fn a_version_that_is_gone_fails_what_is_not_here_and_nothing_else() {
 
 #[tokio::test]
 async fn a_changed_body_midway_never_mixes_versions() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 20 * MIB);
     world
         .store
@@ -268,7 +268,7 @@ async fn a_changed_body_midway_never_mixes_versions() {
 
 #[tokio::test]
 async fn a_store_that_brings_too_little_is_an_error_and_no_bytes() {
-    let world = World::new(4 * MIB, 8 * MIB);
+    let world = ReadWorld::new(4 * MIB, 8 * MIB);
     let etag = world.store.plant("short", content(MIB));
     let id = ObjectId::new(Key::new("short"), etag);
     // The handle believes in more bytes than the store has of this version.
@@ -290,7 +290,7 @@ fn a_runtime_that_ends_answers_its_readers() {
         .unwrap();
     let world = {
         let _in = other.enter();
-        World::new(MIB, 8 * MIB)
+        ReadWorld::new(MIB, 8 * MIB)
     };
     let (stream, _) = world.open("a", 5 * MIB);
     runtime.block_on(async {

@@ -77,7 +77,7 @@ fn no_read_gives_a_wrong_byte_while_others_store_evict_and_forget() {
 
 /// What the model does.
 #[derive(Debug, Clone)]
-enum Op {
+enum CacheOp {
     Store(usize, u64, u64),
     Read(usize, u64, u64),
     ReadNow(usize, u64, u64),
@@ -104,24 +104,24 @@ const OBJECTS: [(&str, u8, u64); 8] = [
 ];
 const MODEL_SIZE: u64 = 3 * MIB / 2;
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+fn ops() -> impl Strategy<Value = Vec<CacheOp>> {
     let object = 0..OBJECTS.len();
     // Offsets and lengths in thousandths of the object.
     let span = (object.clone(), 0..1000u64, 1..1001u64);
     let op = prop_oneof![
-        8 => span.clone().prop_map(|(o, at, len)| Op::Store(o, at, len)),
-        3 => object.clone().prop_map(|o| Op::Store(o, 0, 1000)),
-        6 => span.clone().prop_map(|(o, at, len)| Op::Read(o, at, len)),
-        3 => object.clone().prop_map(|o| Op::Read(o, 0, 1000)),
-        4 => span.prop_map(|(o, at, len)| Op::ReadNow(o, at, len)),
-        1 => object.prop_map(Op::Forget),
-        2 => Just(Op::Sync),
-        1 => Just(Op::DropCaches),
-        2 => Just(Op::Crash),
-        1 => Just(Op::Reopen),
-        1 => (any::<usize>(), any::<u64>()).prop_map(|(f, at)| Op::ReopenCorrupted(f, at)),
-        1 => any::<bool>().prop_map(Op::Full),
-        1 => any::<bool>().prop_map(Op::Fail),
+        8 => span.clone().prop_map(|(o, at, len)| CacheOp::Store(o, at, len)),
+        3 => object.clone().prop_map(|o| CacheOp::Store(o, 0, 1000)),
+        6 => span.clone().prop_map(|(o, at, len)| CacheOp::Read(o, at, len)),
+        3 => object.clone().prop_map(|o| CacheOp::Read(o, 0, 1000)),
+        4 => span.prop_map(|(o, at, len)| CacheOp::ReadNow(o, at, len)),
+        1 => object.prop_map(CacheOp::Forget),
+        2 => Just(CacheOp::Sync),
+        1 => Just(CacheOp::DropCaches),
+        2 => Just(CacheOp::Crash),
+        1 => Just(CacheOp::Reopen),
+        1 => (any::<usize>(), any::<u64>()).prop_map(|(f, at)| CacheOp::ReopenCorrupted(f, at)),
+        1 => any::<bool>().prop_map(CacheOp::Full),
+        1 => any::<bool>().prop_map(CacheOp::Fail),
     ];
     proptest::collection::vec(op, 1..50)
 }
@@ -157,7 +157,7 @@ proptest! {
                 open_sim(disk, MODEL_SIZE)
             };
             let here = match op {
-                Op::Store(o, at, len) => {
+                CacheOp::Store(o, at, len) => {
                     let (id, bytes) = &objects[o];
                     let extent = span(bytes.len() as u64, at, len);
                     let middle = extent.offset as usize + extent.len as usize / 3;
@@ -168,10 +168,10 @@ proptest! {
                     here.store(id, bytes.len() as u64, extent, pieces);
                     here
                 }
-                Op::Read(o, at, len) | Op::ReadNow(o, at, len) => {
+                CacheOp::Read(o, at, len) | CacheOp::ReadNow(o, at, len) => {
                     let (id, bytes) = &objects[o];
                     let extent = span(bytes.len() as u64, at, len);
-                    let got = if matches!(op, Op::Read(..)) {
+                    let got = if matches!(op, CacheOp::Read(..)) {
                         read(&here, id, extent.offset, extent.len)
                     } else {
                         read_now(&here, id, extent.offset, extent.len)
@@ -181,28 +181,28 @@ proptest! {
                     }
                     here
                 }
-                Op::Forget(o) => {
+                CacheOp::Forget(o) => {
                     here.forget(&objects[o].0);
                     here
                 }
-                Op::Sync => {
+                CacheOp::Sync => {
                     block_on(here.sync());
                     here
                 }
-                Op::DropCaches => {
+                CacheOp::DropCaches => {
                     disk.drop_caches();
                     here
                 }
-                Op::Crash => {
+                CacheOp::Crash => {
                     disk = disk.crash();
                     drop(here);
                     reopen(&disk)
                 }
-                Op::Reopen => {
+                CacheOp::Reopen => {
                     drop(here);
                     reopen(&disk)
                 }
-                Op::ReopenCorrupted(file, at) => {
+                CacheOp::ReopenCorrupted(file, at) => {
                     drop(here);
                     let files = disk.paths();
                     let file = &files[file % files.len()];
@@ -212,11 +212,11 @@ proptest! {
                     }
                     reopen(&disk)
                 }
-                Op::Full(full) => {
+                CacheOp::Full(full) => {
                     disk.set_capacity(full.then_some(MIB));
                     here
                 }
-                Op::Fail(fail) => {
+                CacheOp::Fail(fail) => {
                     disk.fail_writes(fail.then_some(libc::EIO));
                     here
                 }

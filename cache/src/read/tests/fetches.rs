@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn random_reads_fetch_exactly_their_pages() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 200 * MIB);
     let mut wanted = Vec::new();
     for step in 1..500u64 {
@@ -28,7 +28,7 @@ async fn random_reads_fetch_exactly_their_pages() {
 }
 
 /// The store's GETs cover `[0, size)` once each.
-fn covered_once(world: &World, size: u64) {
+fn covered_once(world: &ReadWorld, size: u64) {
     let mut gets: Vec<Extent> = world.store.gets().iter().map(|(get, _)| *get).collect();
     gets.sort_unstable_by_key(|get| get.offset);
     let mut at = 0;
@@ -47,7 +47,7 @@ async fn a_sequential_reader_fetches_each_byte_once_within_its_memory() {
         (MIB, 4 * MIB, 100_000),
         (0, 2 * MIB, 64 * KIB),
     ] {
-        let world = World::new(clean_max, fills);
+        let world = ReadWorld::new(clean_max, fills);
         let size = 100 * MIB + 12_345;
         let (stream, bytes) = world.open("a", size);
         let mut at = 0;
@@ -71,7 +71,7 @@ async fn a_sequential_reader_fetches_each_byte_once_within_its_memory() {
 
 #[tokio::test]
 async fn readers_out_of_order_fetch_each_byte_once() {
-    let world = World::new(32 * MIB, 48 * MIB);
+    let world = ReadWorld::new(32 * MIB, 48 * MIB);
     let size = 60 * MIB;
     let (stream, bytes) = world.open("a", size);
     let len = 128 * KIB;
@@ -100,7 +100,7 @@ async fn readers_out_of_order_fetch_each_byte_once() {
 
 #[tokio::test]
 async fn two_streams_of_one_object_share_their_fetches() {
-    let world = World::new(64 * MIB, 48 * MIB);
+    let world = ReadWorld::new(64 * MIB, 48 * MIB);
     let (id, bytes) = world.plant("a", 40 * MIB);
     let streams = [(); 2].map(|()| world.cache.stream(id.clone(), 40 * MIB));
     for at in (0..40 * MIB).step_by(256 << 10) {
@@ -114,7 +114,7 @@ async fn two_streams_of_one_object_share_their_fetches() {
 
 #[tokio::test]
 async fn two_interleaved_runs_of_one_stream_fetch_each_byte_once() {
-    let world = World::new(64 * MIB, 48 * MIB);
+    let world = ReadWorld::new(64 * MIB, 48 * MIB);
     let (stream, bytes) = world.open("a", 80 * MIB);
     for at in (0..40 * MIB).step_by(128 << 10) {
         for at in [at, at + 40 * MIB] {
@@ -127,7 +127,7 @@ async fn two_interleaved_runs_of_one_stream_fetch_each_byte_once() {
 
 #[tokio::test]
 async fn a_backward_reader_fetches_each_byte_once() {
-    let world = World::new(64 * MIB, 48 * MIB);
+    let world = ReadWorld::new(64 * MIB, 48 * MIB);
     let (stream, bytes) = world.open("a", 40 * MIB);
     for step in (0..640).rev() {
         let at = step * 64 * KIB;
@@ -143,7 +143,7 @@ async fn a_backward_reader_fetches_each_byte_once() {
 
 #[tokio::test]
 async fn a_strided_reader_fetches_what_it_reads() {
-    let world = World::new(64 * MIB, 48 * MIB);
+    let world = ReadWorld::new(64 * MIB, 48 * MIB);
     let (stream, _) = world.open("a", 100 * MIB);
     for at in (MIB..100 * MIB).step_by(MIB as usize) {
         read(&stream, at, 8192).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_strided_reader_fetches_what_it_reads() {
 
 #[tokio::test]
 async fn readahead_of_a_closed_stream_is_given_up() {
-    let world = World::new(4 * MIB, 64 * MIB);
+    let world = ReadWorld::new(4 * MIB, 64 * MIB);
     let (stream, _) = world.open("a", 100 * MIB);
     for at in 0..8 {
         read(&stream, at * MIB, MIB).await.unwrap();

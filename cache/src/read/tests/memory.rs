@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_demanded_read_takes_the_memory_of_readahead_nobody_reads() {
-    let world = World::new(4 * MIB, 8 * MIB);
+    let world = ReadWorld::new(4 * MIB, 8 * MIB);
     let (idle, _) = world.open("idle", 100 * MIB);
     let (busy, bytes) = world.open("busy", 100 * MIB);
     for at in 0..4 {
@@ -24,7 +24,7 @@ async fn a_demanded_read_takes_the_memory_of_readahead_nobody_reads() {
 
 #[tokio::test]
 async fn idle_handles_do_not_keep_a_busy_one_from_readahead() {
-    let world = World::new(8 * MIB, 32 * MIB);
+    let world = ReadWorld::new(8 * MIB, 32 * MIB);
     let mut idle = Vec::new();
     for name in 0..12 {
         let (stream, _) = world.open(&format!("idle-{name}"), 16 * MIB);
@@ -49,7 +49,7 @@ async fn idle_handles_do_not_keep_a_busy_one_from_readahead() {
 
 #[tokio::test]
 async fn records_go_with_the_last_of_their_bytes() {
-    let world = World::new(2 * MIB, 8 * MIB);
+    let world = ReadWorld::new(2 * MIB, 8 * MIB);
     for name in 0..50 {
         let (stream, _) = world.open(&format!("{name}"), 500 * KIB);
         read(&stream, 0, 500 * KIB).await.unwrap();
@@ -63,7 +63,7 @@ async fn records_go_with_the_last_of_their_bytes() {
 
 #[tokio::test]
 async fn adopted_bytes_are_read_without_the_store() {
-    let world = World::new(64 * MIB, 8 * MIB);
+    let world = ReadWorld::new(64 * MIB, 8 * MIB);
     let (id, bytes) = world.plant("a", 3 * MIB + 777);
     let size = bytes.len() as u64;
     let all = Bytes::from(bytes.clone());
@@ -91,7 +91,7 @@ async fn adopted_bytes_are_read_without_the_store() {
 /// publish hands over one run at a time and never met it. A gap stays a gap now, and is fetched.
 #[tokio::test]
 async fn adopted_pieces_with_a_gap_stay_where_they_belong() {
-    let world = World::new(64 * MIB, 8 * MIB);
+    let world = ReadWorld::new(64 * MIB, 8 * MIB);
     let (id, bytes) = world.plant("a", 2 * MIB);
     let all = Bytes::from(bytes.clone());
     let cut = |from: u64, to: u64| {
@@ -115,7 +115,7 @@ async fn adopted_pieces_with_a_gap_stay_where_they_belong() {
 
 #[tokio::test]
 async fn adopting_more_than_memory_keeps_the_bound() {
-    let world = World::new(4 * MIB, 8 * MIB);
+    let world = ReadWorld::new(4 * MIB, 8 * MIB);
     let (id, bytes) = world.plant("a", 20 * MIB);
     world.cache.adopt(
         &id,
