@@ -21,7 +21,7 @@
 //! directory. Files import upwards in this order: writer and directory, catalogue and reader, core, queue,
 //! job, object, extents.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,12 +29,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::disk::{self, Disk, DiskKind};
+use crate::disk::{self, Disk};
 use crate::extent::Extent;
 use crate::memory::Keep;
 use crate::object::ObjectId;
@@ -77,7 +75,7 @@ pub struct DiskCache {
     size_max: u64,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Says that the directory is ours until the writer has ended. `None` on a simulated disk.
-    lock: Mutex<Option<Flock<File>>>,
+    lock: Mutex<Option<File>>,
 }
 
 impl DiskCache {
@@ -101,11 +99,11 @@ impl DiskCache {
             .mode(0o600)
             .open(config.dir.join("lock"))
             .map_err(io)?;
-        let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(DiskError::InUse(config.dir)),
-            Err((_, error)) => return Err(io(error.into())),
-        };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DiskError::InUse(config.dir)),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
         let disk = disk::shared().map_err(io)?;
         let cache = Self::open_on(disk, config)?;
         *cache.lock.lock() = Some(lock);
@@ -159,11 +157,6 @@ impl DiskCache {
             }
         }
         used
-    }
-
-    /// Which disk serves.
-    pub fn disk_kind(&self) -> DiskKind {
-        self.core.disk.kind()
     }
 
     /// Whether all of `extent` of `object` is here. Never waits.

@@ -6,12 +6,12 @@
 //! and the tail of a file in turn). A run that begins at offset 0 is taken for sequential at once,
 //! any other after its second access, a backward one after its third. What a run may have
 //! outstanding ahead of its reader (its *window*) is twice what it has read so far, at least
-//! [`START`] or a small first step, at most [`ReadaheadLimits::ahead_max`]: that much is fetched in vain
+//! a mebibyte or a small first step, at most [`ReadaheadLimits::ahead_max`]: that much is fetched in vain
 //! if the reader stops. The next fetch is due when half a window, or a whole unit, has
 //! room again, so that a steady reader never runs dry.
 //!
 //! The kernel sends its readahead as several READs at once and from two threads, so a run takes
-//! accesses that are out of order by as much as it has read itself, up to [`SLACK`]. What is skipped
+//! accesses that are out of order by as much as it has read itself, up to 4 MiB. What is skipped
 //! is counted: a run that skips more than it reads (strides, random reads that happen to be near)
 //! gets no readahead, and each of its reads fetches exactly its own pages.
 
@@ -22,8 +22,8 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use limits::down;
-pub use limits::{BEHIND, PAGE, ReadaheadLimits, SLACK, SMALL_MAX, START, UNIT, pages};
+use limits::{BEHIND, PAGE, down};
+pub use limits::{ReadaheadLimits, SMALL_MAX, UNIT, pages};
 use run::{AccessRun, Direction};
 
 /// Runs that have been recognised, per handle.

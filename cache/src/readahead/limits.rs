@@ -6,16 +6,16 @@ use crate::extent::Extent;
 /// four of them in flight reach what the SDK reaches.
 pub const UNIT: u64 = 8 << 20;
 /// Offsets and lengths of fetches are whole pages, since the kernel's page cache reads those.
-pub const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 /// Objects up to this size are fetched whole by the first read that misses: the request costs more
 /// than the bytes.
 pub const SMALL_MAX: u64 = 1 << 20;
 /// What is fetched beyond the first read at offset 0.
-pub const START: u64 = 1 << 20;
+pub(super) const START: u64 = 1 << 20;
 /// How far out of order an access of a long run may be.
-pub const SLACK: u64 = 4 << 20;
+pub(super) const SLACK: u64 = 4 << 20;
 /// How far behind its head a run still takes accesses, and how far behind it unread bytes are kept.
-pub const BEHIND: u64 = 8 << 20;
+pub(super) const BEHIND: u64 = 8 << 20;
 
 /// Bounds that may differ from access to access, since memory comes and goes.
 #[derive(Debug, Clone, Copy)]

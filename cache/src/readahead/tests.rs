@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::limits::SLACK;
 use super::run::BACKWARD_MAX;
 use super::*;
 
