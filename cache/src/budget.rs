@@ -8,8 +8,9 @@
 //!
 //! A [`Balloon`] (the word is that of virtual machines) takes memory away from a budget and its shares
 //! while the process needs it for something that is in no budget, and gives it back. A part that nobody
-//! takes away is always left to each share, and grants are cut to that. What is in use it cannot take; until that comes back nobody gets more of it who
-//! does not wait for it, so that readahead makes room at once.
+//! takes away is always left to each share, and grants are cut to that. What is in use it cannot take;
+//! until that comes back nobody gets more of it who does not wait for it, so that readahead makes room at
+//! once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -18,8 +18,8 @@
 //! What decides is pure: extents and their trust (`extents.rs`), what fits and who makes way (`space.rs`,
 //! [`crate::evict`]), what may wait (`backlog.rs`, `deferred.rs`). `reader.rs` reads; `writer.rs` alone
 //! changes what is on disk; `catalog.rs` is the catalogue in redb, `directory.rs` finds or makes a
-//! directory. Files import upwards in this order: writer and directory, catalogue and reader, core, queue,
-//! job, object, extents.
+//! directory. Imports run one way: writer -> reader -> core -> queue -> {backlog, deferred} -> job -> object
+//! -> extents, and writer -> catalog_updates -> directory -> catalog -> object.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -274,8 +274,8 @@ impl DiskCache {
         self.core.queue.progresses(patience).await
     }
 
-    /// Reserves a place in the queue for `len` bytes that are about to be fetched, so that they are not left out.
-    /// `None` if the disk is behind, unless they `must` be fetched. A disk that has been behind for
+    /// Reserves a place in the queue for `len` bytes that are about to be fetched, so that they are not
+    /// left out. `None` if the disk is behind, unless they `must` be fetched. A disk that has been behind for
     /// ten seconds is slower than the store, and holds up nobody any more. Never waits.
     pub fn reserve(&self, len: u64, must: bool) -> Option<QueueReservation> {
         self.core.queue.reserve(len, must, Instant::now())

@@ -7,8 +7,8 @@
 //! it refuses fresh blocks when the cache is full of old ones, and bytes that were just written or
 //! just read are the ones that are asked for again; the reader keeps long scans out by itself.
 //! Two habits of moka are worked around. It applies inserts in batches of 64, which could be 64 MiB
-//! too many: [`BlockCache::insert`] has it apply them in time. And it destroys evicted values later, by epochs: the
-//! eviction listener empties a block at once, and whoever holds the emptied block sees a miss.
+//! too many: [`BlockCache::insert`] has it apply them in time. And it destroys evicted values later, by
+//! epochs: the eviction listener empties a block at once, and whoever has the emptied block sees a miss.
 
 use std::any::Any;
 use std::sync::Arc;

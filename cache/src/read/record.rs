@@ -136,9 +136,9 @@ impl ObjectRecord {
         found.map(|(_, fill)| fill.clone()).collect()
     }
 
-    /// Adds fills for the parts of `extent` that no fill covers and that are not `elsewhere`, which
-    /// says how many bytes from an offset on are somewhere else, at most so many. `make` makes a
-    /// fill of a part or of its beginning, or stops the whole by `None`. Gives those made, and the first that was not.
+    /// Adds fills for the parts of `extent` that no fill covers and that are not elsewhere. `elsewhere`
+    /// says how many bytes from an offset on are (or 0), at most so many. `make` makes a fill of a part or
+    /// of its beginning, or stops by `None`. Gives those made, and the first part for which none was.
     pub(super) fn add(
         &self,
         extent: Extent,
