@@ -6,10 +6,11 @@
 //! A grant larger than the share would never come, so it is cut to the share's size: one use at a
 //! time goes through even where the budget is smaller than one unit.
 //!
-//! A [`Ballast`] takes memory away from a budget and its shares while the process needs it for something
-//! that is in no budget, and gives it back. As much is always left to each share as it would have alone:
-//! grants are cut to that. What is in use it cannot take; until that comes back nobody gets more of it who
-//! does not wait for it, so that readahead makes room at once.
+//! A [`Balloon`] (the word is that of virtual machines) takes memory away from a budget and its shares
+//! while the process needs it for something that is in no budget, and gives it back. A part that nobody
+//! takes away is always left to each share, and grants are cut to that. What is in use it cannot take;
+//! until that comes back nobody gets more of it who does not wait for it, so that readahead makes room at
+//! once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +25,8 @@ const UNIT: u64 = 4096;
 pub struct Budget {
     pool: Arc<Semaphore>,
     units: u32,
-    /// How much of it, and of each of its shares, a ballast may take.
-    ballast_max: u32,
+    /// How much of it, and of each of its shares, a balloon may take.
+    balloon_max: u32,
 }
 
 /// A part of a [`Budget`] with a bound of its own.
@@ -33,7 +34,7 @@ pub struct Budget {
 pub struct Share {
     own: Budget,
     parent: Budget,
-    /// What a ballast wants of it and has not got yet, in bytes.
+    /// What a balloon wants of it and has not got yet, in bytes.
     wanted: Arc<AtomicU64>,
 }
 
@@ -54,17 +55,17 @@ fn units(bytes: u64) -> u32 {
 impl Budget {
     /// A pool of `bytes`.
     pub fn new(bytes: u64) -> Self {
-        Self::with_ballast(bytes, 0)
+        Self::with_balloon(bytes, 0)
     }
 
-    /// A pool of `bytes` of which, and of each of whose shares, a [`Ballast`] may take up to
-    /// `ballast_max`.
-    pub fn with_ballast(bytes: u64, ballast_max: u64) -> Self {
+    /// A pool of `bytes` of which, and of each of whose shares, a [`Balloon`] may take up to
+    /// `balloon_max`.
+    pub fn with_balloon(bytes: u64, balloon_max: u64) -> Self {
         let units = units(bytes);
         Self {
             pool: Arc::new(Semaphore::new(units as usize)),
             units,
-            ballast_max: u32::try_from(ballast_max / UNIT)
+            balloon_max: u32::try_from(balloon_max / UNIT)
                 .unwrap_or(units)
                 .min(units - 1),
         }
@@ -74,7 +75,7 @@ impl Budget {
     pub fn share(&self, bytes: u64) -> Share {
         let bytes = bytes.min(u64::from(self.units) * UNIT);
         Share {
-            own: Budget::with_ballast(bytes, u64::from(self.ballast_max) * UNIT),
+            own: Budget::with_balloon(bytes, u64::from(self.balloon_max) * UNIT),
             parent: self.clone(),
             wanted: Arc::default(),
         }
@@ -94,7 +95,7 @@ impl Share {
 
     /// The units of a grant of `bytes`: no more than there always are.
     fn cut(&self, bytes: u64) -> u32 {
-        units(bytes).min(self.own.units - self.own.ballast_max)
+        units(bytes).min(self.own.units - self.own.balloon_max)
     }
 
     /// How many bytes of the share are in use.
@@ -161,7 +162,7 @@ impl Grant {
 
 /// Memory that is withheld from a budget and its shares.
 #[derive(Debug)]
-pub struct Ballast {
+pub struct Balloon {
     budget: Withheld,
     shares: Vec<(Share, Withheld)>,
     max: u64,
@@ -205,7 +206,7 @@ impl Withheld {
     }
 }
 
-impl Ballast {
+impl Balloon {
     /// Nothing is withheld at first. `shares` are those of `budget`.
     pub fn new(budget: &Budget, shares: &[Share]) -> Self {
         Self {
@@ -214,7 +215,7 @@ impl Ballast {
                 .iter()
                 .map(|share| (share.clone(), Withheld::of(&share.own)))
                 .collect(),
-            max: u64::from(budget.ballast_max) * UNIT,
+            max: u64::from(budget.balloon_max) * UNIT,
         }
     }
 
@@ -254,37 +255,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ballast_takes_what_is_free_and_leaves_each_share_its_own() {
-        let budget = Budget::with_ballast(12 * UNIT, 4 * UNIT);
+    fn a_balloon_takes_what_is_free_and_leaves_each_share_its_own() {
+        let budget = Budget::with_balloon(12 * UNIT, 4 * UNIT);
         let shares = [budget.share(8 * UNIT), budget.share(8 * UNIT)];
-        let mut ballast = Ballast::new(&budget, &shares);
+        let mut balloon = Balloon::new(&budget, &shares);
         let held = shares[0].try_take(4 * UNIT).unwrap();
-        ballast.set(100 * UNIT);
-        assert_eq!((ballast.bytes(), ballast.used()), (4 * UNIT, 4 * UNIT));
+        balloon.set(100 * UNIT);
+        assert_eq!((balloon.bytes(), balloon.used()), (4 * UNIT, 4 * UNIT));
         assert!(shares[0].try_take(1).is_none());
         // As large as it comes, and however large it is.
         let other = shares[1].try_take(1 << 40).unwrap();
-        assert_eq!((ballast.used(), budget.free()), (8 * UNIT, 0));
+        assert_eq!((balloon.used(), budget.free()), (8 * UNIT, 0));
         drop((held, other));
-        ballast.set(UNIT);
-        assert_eq!((ballast.bytes(), ballast.used()), (UNIT, 0));
+        balloon.set(UNIT);
+        assert_eq!((balloon.bytes(), balloon.used()), (UNIT, 0));
         assert_eq!(budget.free(), 11 * UNIT);
         let _most = shares[0].try_take(4 * UNIT).unwrap();
         let more = shares[0].try_take(3 * UNIT).unwrap();
-        ballast.set(4 * UNIT);
+        balloon.set(4 * UNIT);
         assert_eq!(
-            ballast.bytes(),
+            balloon.bytes(),
             4 * UNIT,
             "that share's rest is in use, the budget's is not"
         );
-        assert_eq!(ballast.used(), 7 * UNIT);
+        assert_eq!(balloon.used(), 7 * UNIT);
         drop(more);
         assert!(
             shares[0].try_take(1).is_none(),
-            "what came back is the ballast's, though it has not taken it yet"
+            "what came back is the balloon's, though it has not taken it yet"
         );
-        ballast.set(0);
-        assert_eq!((ballast.bytes(), budget.free()), (0, 8 * UNIT));
+        balloon.set(0);
+        assert_eq!((balloon.bytes(), budget.free()), (0, 8 * UNIT));
     }
 
     #[test]

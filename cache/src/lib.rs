@@ -8,13 +8,14 @@
 pub mod budget;
 pub mod dirty;
 pub mod disk;
+pub mod disk_cache;
 pub mod evict;
 pub mod extent;
-pub mod index;
 pub mod memory;
 pub mod object;
 pub mod parts;
 pub mod plan;
+mod pieces;
 pub mod read;
 pub mod readahead;
 pub mod store;

@@ -6,40 +6,26 @@
 //! and the tail of a file in turn). A run that begins at offset 0 is taken for sequential at once,
 //! any other after its second access, a backward one after its third. What a run may have
 //! outstanding ahead of its reader (its *window*) is twice what it has read so far, at least
-//! [`START`] or a small first step, at most [`Limits::ahead_max`]: a reader that stops early costs
-//! no more than twice what it took. The next fetch is due when half a window, or a whole unit, has
+//! a mebibyte or a small first step, at most [`ReadaheadLimits::ahead_max`]: that much is fetched in vain
+//! if the reader stops. The next fetch is due when half a window, or a whole unit, has
 //! room again, so that a steady reader never runs dry.
 //!
 //! The kernel sends its readahead as several READs at once and from two threads, so a run takes
-//! accesses that are out of order by up to [`SLACK`], as much as it has read itself. What is skipped
+//! accesses that are out of order by as much as it has read itself, up to 4 MiB. What is skipped
 //! is counted: a run that skips more than it reads (strides, random reads that happen to be near)
 //! gets no readahead, and each of its reads fetches exactly its own pages.
 
 use crate::extent::Extent;
 
-/// The largest fetch, in bytes. One ranged GET of this size amortises a request on every store, and
-/// four of them in flight reach what the SDK reaches.
-pub const UNIT: u64 = 8 << 20;
-/// Offsets and lengths of fetches are whole pages, since the kernel's page cache reads those.
-pub const PAGE: u64 = 4096;
-/// Objects up to this size are fetched whole by the first read that misses: the request costs more
-/// than the bytes.
-pub const SMALL_MAX: u64 = 1 << 20;
-/// What is fetched beyond the first read at offset 0.
-pub const START: u64 = 1 << 20;
-/// The same for a run that begins elsewhere and has just been recognised.
-const START_WITHIN: u64 = 128 << 10;
-/// How far out of order an access of a long run may be.
-pub const SLACK: u64 = 4 << 20;
-/// How far behind its head a run still takes accesses, and how far behind it unread bytes are kept.
-pub const BEHIND: u64 = 8 << 20;
-/// Backward runs fetch in pieces of this size, nearest first: bytes arrive in ascending order, so a
-/// large piece would bring the ones asked for last.
-const BACKWARD_STEP: u64 = 1 << 20;
-/// The most that is fetched ahead of a backward run.
-const BACKWARD_MAX: u64 = 4 << 20;
-/// A run is taken for backward when it has been continued so often.
-const BACKWARD_HITS: u64 = 2;
+mod limits;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use limits::{BEHIND, PAGE, down};
+pub use limits::{ReadaheadLimits, SMALL_MAX, UNIT, pages};
+use run::{AccessRun, Direction};
+
 /// Runs that have been recognised, per handle.
 const RUNS_MAX: usize = 8;
 /// Runs of a single access so far, per handle; every random read makes one.
@@ -49,18 +35,9 @@ const IDLE_ACCESSES: u64 = 512;
 /// A run is over when its handle has read so many bytes elsewhere since.
 const IDLE_BYTES: u64 = 64 << 20;
 
-/// Bounds that may differ from access to access, since memory comes and goes.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The largest fetch, in bytes; [`UNIT`] where there is memory for several.
-    pub unit: u64,
-    /// How much may be outstanding or unread ahead of one run, in bytes.
-    pub ahead_max: u64,
-}
-
 /// What to do about one access.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct ReadPlan {
     /// The run that it belongs to, from 1; 0 for none.
     pub run: u64,
     /// How many bytes that run has read so far.
@@ -75,210 +52,14 @@ pub struct Plan {
     pub behind: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Unknown,
-    Forward,
-    Backward,
-}
-
-#[derive(Debug, Clone)]
-struct Run {
-    id: u64,
-    direction: Direction,
-    /// What the accesses span.
-    low: u64,
-    high: u64,
-    /// Whether it began at offset 0.
-    from_start: bool,
-    /// Bytes read, each counted once.
-    consumed: u64,
-    /// Bytes of the span that were not read.
-    skipped: u64,
-    /// How often it was continued.
-    hits: u64,
-    /// Something was fetched ahead for it.
-    ahead: bool,
-    /// Where the next fetch begins (forward) or ends (backward).
-    frontier: u64,
-    /// The handle's count of accesses and bytes at the last one.
-    used: (u64, u64),
-}
-
 /// The accesses of one open handle.
 #[derive(Debug)]
 pub struct Pattern {
     size: u64,
-    runs: Vec<Run>,
+    runs: Vec<AccessRun>,
     next_id: u64,
     accesses: u64,
     bytes: u64,
-}
-
-fn down(offset: u64, step: u64) -> u64 {
-    offset - offset % step
-}
-
-fn up(offset: u64, step: u64) -> u64 {
-    down(offset.saturating_add(step - 1), step)
-}
-
-/// The pages that hold `extent`, within `size`.
-pub fn pages(extent: Extent, size: u64) -> Extent {
-    Extent::between(down(extent.offset, PAGE), up(extent.end(), PAGE).min(size))
-}
-
-impl Run {
-    /// How far `extent` is from where this run would go on; `None` if it does not belong to it.
-    fn distance(&self, extent: Extent) -> Option<u64> {
-        let near = (4 * extent.len).max(self.consumed.min(SLACK));
-        let unknown = self.direction == Direction::Unknown;
-        let forward = || {
-            let inside = extent.offset >= self.low && extent.offset < self.high;
-            let at = extent.offset;
-            let fits = (at >= self.high && at - self.high <= near)
-                || (inside && (unknown || self.high - at <= BEHIND));
-            fits.then(|| at.abs_diff(self.high))
-        };
-        let backward = || {
-            let end = extent.end();
-            let inside = end > self.low && end <= self.high;
-            let fits = (end <= self.low && self.low - end <= near)
-                || (inside && (unknown || end - self.low <= BEHIND));
-            fits.then(|| end.abs_diff(self.low))
-        };
-        match self.direction {
-            Direction::Forward => forward(),
-            Direction::Backward if self.hits >= BACKWARD_HITS => backward(),
-            Direction::Backward | Direction::Unknown => forward().or_else(backward),
-        }
-    }
-
-    /// Takes `extent` in. Gives where the span's head was before.
-    fn take(&mut self, extent: Extent) -> u64 {
-        let unsure = match self.direction {
-            Direction::Forward => false,
-            Direction::Backward => self.hits < BACKWARD_HITS,
-            Direction::Unknown => true,
-        };
-        if unsure && extent.end() > self.high {
-            // The first of a forward reader's accesses may come out of order too.
-            if self.direction == Direction::Backward {
-                self.frontier = self.high;
-            }
-            self.direction = Direction::Forward;
-        } else if unsure && extent.offset == 0 && self.low > 0 {
-            self.direction = Direction::Forward;
-            self.from_start = true;
-            self.frontier = 0;
-            self.consumed += self.low.min(extent.end());
-            self.skipped += self.low.saturating_sub(extent.end());
-            self.low = 0;
-            return self.high;
-        } else if self.direction == Direction::Unknown {
-            if extent.offset >= self.low {
-                return self.high;
-            }
-            self.direction = Direction::Backward;
-            self.frontier = up(self.low, PAGE);
-        }
-        let (head, new, gap) = if self.direction == Direction::Backward {
-            let head = self.low;
-            self.low = head.min(extent.offset);
-            let new = head.min(extent.end()).saturating_sub(extent.offset);
-            (head, new, head.saturating_sub(extent.end()))
-        } else {
-            let head = self.high;
-            self.high = head.max(extent.end());
-            let new = extent.end().saturating_sub(head.max(extent.offset));
-            (head, new, extent.offset.saturating_sub(head))
-        };
-        self.consumed += new;
-        self.skipped += gap;
-        if new > 0 {
-            self.hits += 1;
-        } else {
-            // A late one of several that came out of order, or a second look.
-            let late = extent.len.min(self.skipped);
-            self.skipped -= late;
-            self.consumed += late;
-        }
-        head
-    }
-
-    fn dense(&self) -> bool {
-        self.skipped <= self.consumed
-    }
-
-    fn sequential(&self) -> bool {
-        self.dense()
-            && match self.direction {
-                Direction::Forward => true,
-                Direction::Backward => self.hits >= BACKWARD_HITS,
-                Direction::Unknown => self.from_start,
-            }
-    }
-
-    fn window(&self, limits: Limits) -> u64 {
-        let start = if self.from_start { START } else { START_WITHIN };
-        let most = match self.direction {
-            Direction::Backward => limits.ahead_max.min(BACKWARD_MAX),
-            _ => limits.ahead_max,
-        };
-        self.consumed.saturating_mul(2).max(start).min(most)
-    }
-
-    /// What is due to be fetched ahead, given where the head was before this access.
-    fn forward(&mut self, extent: Extent, head: u64, size: u64, limits: Limits) -> Vec<Extent> {
-        // What the reader has passed without readahead was fetched as asked.
-        self.frontier = self.frontier.max(extent.offset.min(head));
-        let window = self.window(limits);
-        let granule = match window {
-            _ if window >= 2 * limits.unit => limits.unit,
-            _ if window >= 2 << 20 => 1 << 20,
-            _ => PAGE,
-        };
-        let asked = up(self.high, PAGE).min(size);
-        let reach = self.high.saturating_add(window);
-        let target = if reach >= size {
-            size
-        } else {
-            down(reach, granule).max(asked)
-        };
-        let due = self.frontier < self.high
-            || target == size
-            || target.saturating_sub(self.frontier) >= limits.unit.min(window / 2);
-        let mut ahead = Vec::new();
-        if !due || window == 0 {
-            return ahead;
-        }
-        while self.frontier < target {
-            let end = up(self.frontier + 1, limits.unit).min(target);
-            ahead.push(Extent::between(down(self.frontier, PAGE), end));
-            self.frontier = end;
-        }
-        ahead
-    }
-
-    fn backward(&mut self, extent: Extent, head: u64, size: u64, limits: Limits) -> Vec<Extent> {
-        let asked = up(extent.end().max(head), PAGE).min(size);
-        self.frontier = self.frontier.min(asked);
-        let window = self.window(limits);
-        let target = down(self.low.saturating_sub(window), PAGE);
-        let room = self.frontier.saturating_sub(target);
-        let due = self.frontier > self.low || target == 0 || room >= window / 2;
-        let mut ahead = Vec::new();
-        if !due || window == 0 {
-            return ahead;
-        }
-        while self.frontier > target {
-            let step = BACKWARD_STEP.min(limits.unit);
-            let start = down(self.frontier - 1, step).max(target);
-            ahead.push(Extent::between(start, self.frontier));
-            self.frontier = start;
-        }
-        ahead
-    }
 }
 
 impl Pattern {
@@ -293,12 +74,12 @@ impl Pattern {
         }
     }
 
-    /// Takes note that `extent` was asked for; it is not empty and lies within the object. Noting
-    /// the same access twice in a row changes nothing more.
-    pub fn access(&mut self, extent: Extent, limits: Limits) -> Plan {
+    /// Notes that `extent` was asked for; it is not empty and lies within the object. Noting an access
+    /// again, as a read does that found nothing and then waits, takes its run no further.
+    pub fn access(&mut self, extent: Extent, limits: ReadaheadLimits) -> ReadPlan {
         self.accesses += 1;
         self.bytes += extent.len;
-        let mut plan = Plan {
+        let mut plan = ReadPlan {
             run: 0,
             consumed: 0,
             ahead: Vec::new(),
@@ -310,60 +91,49 @@ impl Pattern {
             plan.demand = Extent::new(0, self.size);
             return plan;
         }
-        let found = self
-            .runs
-            .iter()
-            .enumerate()
-            .filter_map(|(index, run)| Some((run.distance(extent)?, index)))
-            .min();
-        let (index, head) = if let Some((_, index)) = found {
-            let head = self.runs[index].take(extent);
-            (index, head)
-        } else {
-            self.end_idle(&mut plan.ended);
-            (self.begin(extent, &mut plan.ended), extent.offset)
-        };
-        let size = self.size;
+        let (index, head) = self.find_or_begin(extent, &mut plan.ended);
         let run = &mut self.runs[index];
         run.used = (self.accesses, self.bytes);
         plan.run = run.id;
         plan.consumed = run.consumed;
-        if !run.sequential() {
-            run.frontier = match run.direction {
-                Direction::Backward => run.frontier.min(up(run.low, PAGE)),
-                _ => run.frontier.max(run.high),
-            };
+        if !run.is_sequential() {
+            run.pass();
             return plan;
         }
-        if run.direction == Direction::Backward {
-            plan.ahead = run.backward(extent, head, size, limits);
-            run.ahead |= !plan.ahead.is_empty();
-            return plan;
-        }
-        plan.ahead = run.forward(extent, head, size, limits);
-        run.ahead |= !plan.ahead.is_empty();
-        plan.behind = run.high.saturating_sub(BEHIND);
-        // Bytes that were fetched ahead and dropped since are fetched again by more than a page.
-        let again = plan.demand.end().max(
-            extent
+        plan.ahead = run.due(extent, head, self.size, limits);
+        if run.direction != Direction::Backward {
+            plan.behind = run.high.saturating_sub(BEHIND);
+            // Bytes that were fetched ahead and dropped since are fetched again by more than a page.
+            let again = extent
                 .offset
                 .saturating_add(limits.unit.min(run.window(limits)))
-                .min(run.frontier),
-        );
-        plan.demand = Extent::between(plan.demand.offset, down(again, PAGE).max(plan.demand.end()));
+                .min(run.frontier);
+            let end = down(again, PAGE).max(plan.demand.end());
+            plan.demand = Extent::between(plan.demand.offset, end);
+        }
         plan
+    }
+
+    /// The run that `extent` continues most closely, or a new one, and where its head was before. Runs
+    /// that end for it and had readahead are added to `ended`.
+    fn find_or_begin(&mut self, extent: Extent, ended: &mut Vec<u64>) -> (usize, u64) {
+        let runs = self.runs.iter().enumerate();
+        let nearest = runs
+            .filter_map(|(index, run)| Some((run.distance(extent)?, index)))
+            .min();
+        if let Some((_, index)) = nearest {
+            return (index, self.runs[index].take(extent));
+        }
+        self.end_idle(ended);
+        (self.begin(extent, ended), extent.offset)
     }
 
     /// `extent` of `run`'s last plan, and what came after it in that plan, was not fetched: it
     /// becomes due again.
     pub fn retreat(&mut self, run: u64, extent: Extent) {
-        let Some(run) = self.runs.iter_mut().find(|known| known.id == run) else {
-            return;
-        };
-        run.frontier = match run.direction {
-            Direction::Backward => run.frontier.max(extent.end()),
-            _ => run.frontier.min(extent.offset),
-        };
+        if let Some(run) = self.runs.iter_mut().find(|known| known.id == run) {
+            run.retreat(extent);
+        }
     }
 
     /// The runs that are under way.
@@ -383,7 +153,7 @@ impl Pattern {
     }
 
     fn begin(&mut self, extent: Extent, ended: &mut Vec<u64>) -> usize {
-        let probes = |run: &Run| run.direction == Direction::Unknown && !run.from_start;
+        let probes = |run: &AccessRun| run.direction == Direction::Unknown && !run.from_start;
         for (probe, most) in [(true, PROBES_MAX), (false, RUNS_MAX)] {
             if self.runs.iter().filter(|run| probes(run) == probe).count() < most {
                 continue;
@@ -399,24 +169,9 @@ impl Pattern {
                 ended.extend(run.ahead.then_some(run.id));
             }
         }
-        let from_start = extent.offset == 0;
-        self.runs.push(Run {
-            id: self.next_id,
-            direction: Direction::Unknown,
-            low: extent.offset,
-            high: extent.end(),
-            from_start,
-            consumed: extent.len,
-            skipped: 0,
-            hits: 0,
-            ahead: false,
-            frontier: if from_start { 0 } else { extent.end() },
-            used: (self.accesses, self.bytes),
-        });
+        let used = (self.accesses, self.bytes);
+        self.runs.push(AccessRun::new(self.next_id, extent, used));
         self.next_id += 1;
         self.runs.len() - 1
     }
 }
-
-#[cfg(test)]
-mod tests;

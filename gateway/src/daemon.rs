@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ackfs_cache::budget::{Ballast, Budget};
+use ackfs_cache::budget::{Balloon, Budget};
 use ackfs_cache::dirty::{self, WriteConfig, Writer};
 use ackfs_cache::disk::{self, Staging};
-use ackfs_cache::index::{DiskCache, DiskError};
+use ackfs_cache::disk_cache::{DiskCache, DiskError};
 use ackfs_cache::read::{ReadCache, ReadConfig};
 use ackfs_cache::store::ObjectStore;
 use tokio::runtime::Handle as Runtime;
@@ -266,9 +266,9 @@ impl Daemon {
         };
 
         let cache = &config.cache;
-        let budget = Budget::with_ballast(cache.budget(), cache.ballast_max());
+        let budget = Budget::with_balloon(cache.budget(), cache.ballast_max());
         let shares = [budget.share(cache.share()), budget.share(cache.share())];
-        let ballast = Ballast::new(&budget, &shares);
+        let ballast = Balloon::new(&budget, &shares);
         let [fills, dirty] = shares;
         let objects: Arc<dyn ObjectStore> = store.clone();
         let reader = ReadCache::new(

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ackfs_cache::dirty::WriteStats;
-use ackfs_cache::index::DiskStats;
+use ackfs_cache::disk_cache::DiskStats;
 use ackfs_cache::read::ReadStats;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::budget::Budget;
 use crate::disk::sim::SimDisk;
-use crate::index::{DiskCache, DiskConfig};
+use crate::disk_cache::{DiskCache, DiskConfig};
 use crate::read::ReadConfig;
 use crate::store::memory::{Call, Fault, MemoryStore};
 use crate::store::{Metadata, StoreErrorKind};

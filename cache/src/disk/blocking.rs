@@ -11,8 +11,9 @@ use std::thread;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::engine::{Engine, Job, QUEUE_MAX, by_engine};
-use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
+use super::device::{Disk, DiskFuture, DiskKind, FilesystemSpace};
+use super::engine::{DiskJob, Engine, QUEUE_MAX, by_engine};
+use super::file::{DiskFile, OpenHow};
 use crate::extent::Extent;
 
 /// Threads of blocking calls.
@@ -46,9 +47,9 @@ impl BlockingDisk {
 }
 
 /// A reply that nobody waits for any more is dropped: the caller has given up.
-fn run(job: Job) {
+fn run(job: DiskJob) {
     match job {
-        Job::Read {
+        DiskJob::Read {
             file,
             offset,
             mut buf,
@@ -59,7 +60,7 @@ fn run(job: Job) {
                 let _ = reply.send((result, buf));
             }
         }
-        Job::Write {
+        DiskJob::Write {
             file,
             direct,
             offset,
@@ -69,10 +70,10 @@ fn run(job: Job) {
             let written = super::file::write(&file, direct.as_ref(), offset, pieces);
             let _ = reply.send(written);
         }
-        Job::Sync { file, reply } => {
+        DiskJob::Sync { file, reply } => {
             let _ = reply.send(file.sync_data());
         }
-        Job::Fallocate {
+        DiskJob::Fallocate {
             file,
             flags,
             extent,
@@ -80,17 +81,17 @@ fn run(job: Job) {
         } => {
             let _ = reply.send(super::file::call_fallocate(&file, flags, extent));
         }
-        Job::Remove { path, reply } => {
+        DiskJob::Remove { path, reply } => {
             let _ = reply.send(std::fs::remove_file(path));
         }
-        Job::Rename {
+        DiskJob::Rename {
             source,
             target,
             reply,
         } => {
             let _ = reply.send(std::fs::rename(source, target));
         }
-        Job::Call(call) => call(),
+        DiskJob::Call(call) => call(),
     }
 }
 

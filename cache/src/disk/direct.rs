@@ -14,11 +14,10 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-
-use super::pace::Pace;
 
 /// What a direct write is aligned to, in bytes.
 const ALIGN: u64 = 4096;
@@ -43,7 +42,7 @@ pub(super) struct Direct {
 
 /// A part of a write that goes one way.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct WriteRun {
     /// Where it begins in the file.
     pub(super) offset: u64,
     /// In bytes.
@@ -63,12 +62,12 @@ impl Direct {
         let file = options.custom_flags(libc::O_DIRECT).open(path).ok()?;
         Some(Self {
             file: Arc::new(file),
-            pace: Arc::new(Pace::new(RATE_MIN, REST)),
+            pace: Arc::default(),
         })
     }
 
     /// The descriptor, if `run` should go by it.
-    pub(super) fn takes(&self, run: &Run) -> Option<&Arc<File>> {
+    pub(super) fn takes(&self, run: &WriteRun) -> Option<&Arc<File>> {
         (run.direct && self.pace.wants(run.len)).then_some(&self.file)
     }
 
@@ -88,10 +87,41 @@ impl Direct {
     }
 }
 
+/// Whether a file's bytes are to go past the page cache: mostly, but not for a while after that was slow.
+#[derive(Debug, Default)]
+struct Pace {
+    /// How much is still to go through the page cache, in bytes; all of it if `u64::MAX`.
+    left: AtomicU64,
+}
+
+impl Pace {
+    /// Whether the next `len` bytes are to go past the page cache.
+    fn wants(&self, len: u64) -> bool {
+        let left = self.left.load(Ordering::Relaxed);
+        if left > 0 && left < u64::MAX {
+            // Two at once may count one of them only; it is a matter of pace.
+            self.left.store(left.saturating_sub(len), Ordering::Relaxed);
+        }
+        left == 0
+    }
+
+    /// `len` bytes went that way and took `time`.
+    fn took(&self, len: u64, time: Duration) {
+        if u128::from(len) * 1_000_000 < u128::from(RATE_MIN) * time.as_micros() {
+            self.left.store(REST, Ordering::Relaxed);
+        }
+    }
+
+    /// The filesystem has no such way.
+    fn never(&self) {
+        self.left.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
 /// Cuts a write into runs: as many bytes as possible that may go past the page cache, the rest
 /// between them. Empty pieces are left out.
-pub(super) fn runs(offset: u64, pieces: Vec<Bytes>) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+pub(super) fn runs(offset: u64, pieces: Vec<Bytes>) -> Vec<WriteRun> {
+    let mut runs: Vec<WriteRun> = Vec::new();
     let mut at = offset;
     for piece in pieces {
         let len = piece.len() as u64;
@@ -105,7 +135,7 @@ pub(super) fn runs(offset: u64, pieces: Vec<Bytes>) -> Vec<Run> {
                 run.len += len;
                 run.pieces.push(piece);
             }
-            _ => runs.push(Run {
+            _ => runs.push(WriteRun {
                 offset: at,
                 len,
                 direct,
@@ -121,8 +151,8 @@ pub(super) fn runs(offset: u64, pieces: Vec<Bytes>) -> Vec<Run> {
 }
 
 /// Joins neighbours that go the same way.
-fn join(runs: Vec<Run>) -> Vec<Run> {
-    let mut joined: Vec<Run> = Vec::with_capacity(runs.len());
+fn join(runs: Vec<WriteRun>) -> Vec<WriteRun> {
+    let mut joined: Vec<WriteRun> = Vec::with_capacity(runs.len());
     for run in runs {
         match joined.last_mut() {
             Some(last) if last.direct == run.direct => {
@@ -189,5 +219,19 @@ mod tests {
         let odd = aligned(8192).slice(8..4104);
         let found = runs(0, vec![odd.clone(), aligned(4096), odd]);
         assert_eq!((found.len(), found[0].len), (1, 12288));
+    }
+
+    #[test]
+    fn a_slow_way_is_left_alone_for_a_while() {
+        let step = 4 << 20;
+        let pace = Pace::default();
+        assert!(pace.wants(step));
+        pace.took(step, Duration::from_millis(10));
+        assert!(pace.wants(step));
+        pace.took(step, Duration::from_millis(100));
+        let rested = (0..100).take_while(|_| !pace.wants(step)).count();
+        assert_eq!(rested as u64, REST / step);
+        pace.never();
+        assert!((0..100).all(|_| !pace.wants(step)));
     }
 }

@@ -14,16 +14,16 @@ use bytes::Bytes;
 use nix::fcntl::FallocateFlags;
 use tokio::sync::{mpsc, oneshot};
 
+use super::device::{DiskFuture, FilesystemSpace};
 use super::direct::Direct;
-use super::file::{self, ALLOCATE, PUNCH};
-use super::{DiskFile, DiskFuture, OpenHow, Room};
+use super::file::{self, DiskFile, OpenHow, PUNCH};
 use crate::extent::Extent;
 
 /// Jobs that wait in one thread's queue; callers past it wait.
 pub(super) const QUEUE_MAX: usize = 128;
 
 /// A call on its way to a disk thread.
-pub(super) enum Job {
+pub(super) enum DiskJob {
     Read {
         file: Arc<File>,
         offset: u64,
@@ -63,12 +63,12 @@ pub(super) enum Job {
 /// The front: queues to the threads.
 #[derive(Debug)]
 pub(super) struct Engine {
-    queues: Vec<mpsc::Sender<Job>>,
+    queues: Vec<mpsc::Sender<DiskJob>>,
     next: AtomicUsize,
 }
 
 impl Engine {
-    pub(super) fn new(queues: Vec<mpsc::Sender<Job>>) -> Self {
+    pub(super) fn new(queues: Vec<mpsc::Sender<DiskJob>>) -> Self {
         Self {
             queues,
             next: AtomicUsize::new(0),
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     /// Sends the job that `make` builds around a reply, and waits for it.
-    async fn run<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Job) -> io::Result<T> {
+    async fn run<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> DiskJob) -> io::Result<T> {
         let (reply, answer) = oneshot::channel();
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
         let gone = || io::Error::other("the disk thread has ended");
@@ -92,7 +92,7 @@ impl Engine {
         call: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         self.run(|reply| {
-            Job::Call(Box::new(move || {
+            DiskJob::Call(Box::new(move || {
                 // Nobody waits any more: the result is not needed.
                 let _ = reply.send(call());
             }))
@@ -122,7 +122,7 @@ impl Engine {
     pub(super) fn remove<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<()>> {
         let path = path.to_owned();
         Box::pin(async move {
-            match self.run(|reply| Job::Remove { path, reply }).await? {
+            match self.run(|reply| DiskJob::Remove { path, reply }).await? {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 result => result,
             }
@@ -136,7 +136,7 @@ impl Engine {
     ) -> DiskFuture<'a, io::Result<()>> {
         let (source, target) = (source.to_owned(), target.to_owned());
         Box::pin(async move {
-            self.run(|reply| Job::Rename {
+            self.run(|reply| DiskJob::Rename {
                 source,
                 target,
                 reply,
@@ -156,7 +156,7 @@ impl Engine {
                 Ok(file) => file,
                 Err(error) => return (Err(error), buf),
             };
-            let job = |reply| Job::Read {
+            let job = |reply| DiskJob::Read {
                 file,
                 offset,
                 buf,
@@ -178,7 +178,7 @@ impl Engine {
         Box::pin(async move {
             let direct = file.direct().cloned();
             let file = real(file)?;
-            self.run(|reply| Job::Write {
+            self.run(|reply| DiskJob::Write {
                 file,
                 direct,
                 offset,
@@ -192,7 +192,7 @@ impl Engine {
     pub(super) fn sync_data<'a>(&'a self, file: &'a DiskFile) -> DiskFuture<'a, io::Result<()>> {
         Box::pin(async move {
             let file = real(file)?;
-            self.run(|reply| Job::Sync { file, reply }).await?
+            self.run(|reply| DiskJob::Sync { file, reply }).await?
         })
     }
 
@@ -207,7 +207,7 @@ impl Engine {
                 return Ok(());
             }
             let file = real(file)?;
-            self.run(|reply| Job::Fallocate {
+            self.run(|reply| DiskJob::Fallocate {
                 file,
                 flags,
                 extent,
@@ -215,14 +215,6 @@ impl Engine {
             })
             .await?
         })
-    }
-
-    pub(super) fn allocate<'a>(
-        &'a self,
-        file: &'a DiskFile,
-        extent: Extent,
-    ) -> DiskFuture<'a, io::Result<()>> {
-        self.fallocate(file, ALLOCATE, extent)
     }
 
     pub(super) fn punch<'a>(
@@ -242,9 +234,12 @@ impl Engine {
         Box::pin(self.call(move || file.set_len(len)))
     }
 
-    pub(super) fn room<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<Room>> {
+    pub(super) fn space<'a>(
+        &'a self,
+        path: &'a Path,
+    ) -> DiskFuture<'a, io::Result<FilesystemSpace>> {
         let path = path.to_owned();
-        Box::pin(self.call(move || room_real(&path)))
+        Box::pin(self.call(move || space_of(&path)))
     }
 }
 
@@ -296,13 +291,6 @@ macro_rules! by_engine {
         fn sync_data<'a>(&'a self, file: &'a DiskFile) -> DiskFuture<'a, io::Result<()>> {
             self.engine.sync_data(file)
         }
-        fn allocate<'a>(
-            &'a self,
-            file: &'a DiskFile,
-            extent: Extent,
-        ) -> DiskFuture<'a, io::Result<()>> {
-            self.engine.allocate(file, extent)
-        }
         fn punch<'a>(
             &'a self,
             file: &'a DiskFile,
@@ -313,8 +301,8 @@ macro_rules! by_engine {
         fn truncate<'a>(&'a self, file: &'a DiskFile, len: u64) -> DiskFuture<'a, io::Result<()>> {
             self.engine.truncate(file, len)
         }
-        fn room<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<Room>> {
-            self.engine.room(path)
+        fn space<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<FilesystemSpace>> {
+            self.engine.space(path)
         }
     };
 }
@@ -337,10 +325,10 @@ fn list_real(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn room_real(path: &Path) -> io::Result<Room> {
+fn space_of(path: &Path) -> io::Result<FilesystemSpace> {
     let stat = nix::sys::statvfs::statvfs(path)?;
     let unit = stat.fragment_size();
-    Ok(Room {
+    Ok(FilesystemSpace {
         free: stat.blocks_available() * unit,
         total: stat.blocks() * unit,
     })

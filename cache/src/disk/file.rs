@@ -1,8 +1,8 @@
 //! An open file of a disk. A [`DiskFile`] is shared by cloning, and its bytes stay readable after
 //! its name is gone: an evicted object's readers keep what they opened.
 //!
-//! The calls here that touch the disk block, and are for the disk's own threads, for the index
-//! (which has a thread) and for opening the cache. [`DiskFile::read_now`] is the exception: it
+//! The calls here that touch the disk block, and are for the disk's own threads, for the cache's
+//! writer (which has a thread) and for opening the cache. [`DiskFile::read_now`] is the exception: it
 //! never waits and is for everybody.
 
 use std::fs::{File, OpenOptions};
@@ -12,26 +12,35 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::direct::{self, Direct};
-use super::sim::SimFile;
-use super::{OpenHow, cached, nowait};
+use super::sim_file::SimFile;
+use super::{cached, nowait, vectored};
 use crate::extent::Extent;
 
-/// Pieces in one vectored write. The kernel's bound is 1,024 (UIO_MAXIOV, <linux/uio.h>).
-pub(super) const PIECES_MAX: usize = 512;
+/// How a file is opened. All are opened for reading and writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenHow {
+    /// It is there.
+    Existing,
+    /// It is made if it is not there. Its directory is there.
+    Create,
+    /// A file without a name in the directory that the path names; gone when its last
+    /// [`DiskFile`] is dropped.
+    Anonymous,
+}
 
 /// An open file. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct DiskFile {
-    inner: Inner,
+    backing: Backing,
 }
 
 #[derive(Debug, Clone)]
-enum Inner {
+enum Backing {
     /// `direct` for files that are written past the page cache.
     Real {
         file: Arc<File>,
@@ -43,7 +52,7 @@ enum Inner {
 impl DiskFile {
     pub(super) fn real(file: File) -> Self {
         Self {
-            inner: Inner::Real {
+            backing: Backing::Real {
                 file: Arc::new(file),
                 direct: None,
             },
@@ -52,64 +61,64 @@ impl DiskFile {
 
     pub(super) fn simulated(file: Arc<SimFile>) -> Self {
         Self {
-            inner: Inner::Sim(file),
+            backing: Backing::Sim(file),
         }
     }
 
     /// Fills `buf` from `offset` if all of it is in the page cache; `buf`'s content is undefined
     /// after a `false`. Never waits.
     pub fn read_now(&self, offset: u64, buf: &mut [u8]) -> bool {
-        match &self.inner {
-            Inner::Real { file, .. } => nowait::read_now(file, offset, buf),
-            Inner::Sim(file) => file.read_now(offset, buf),
+        match &self.backing {
+            Backing::Real { file, .. } => nowait::read_now(file, offset, buf),
+            Backing::Sim(file) => file.read_now(offset, buf),
         }
     }
 
     /// The operating system's file; `None` on a simulated disk.
     pub fn os_file(&self) -> Option<&Arc<File>> {
-        match &self.inner {
-            Inner::Real { file, .. } => Some(file),
-            Inner::Sim(_) => None,
+        match &self.backing {
+            Backing::Real { file, .. } => Some(file),
+            Backing::Sim(_) => None,
         }
     }
 
     /// The way past the page cache, if there is one.
     pub(super) fn direct(&self) -> Option<&Direct> {
-        match &self.inner {
-            Inner::Real { direct, .. } => direct.as_ref(),
-            Inner::Sim(_) => None,
+        match &self.backing {
+            Backing::Real { direct, .. } => direct.as_ref(),
+            Backing::Sim(_) => None,
         }
     }
 
     /// Whether somebody else holds it too.
     pub(crate) fn is_shared(&self) -> bool {
-        match &self.inner {
-            Inner::Real { file, .. } => Arc::strong_count(file) > 1,
-            Inner::Sim(file) => Arc::strong_count(file) > 1,
+        match &self.backing {
+            Backing::Real { file, .. } => Arc::strong_count(file) > 1,
+            Backing::Sim(file) => Arc::strong_count(file) > 1,
         }
     }
 
     /// Fills `buf` from `offset`. Blocks on the disk.
     pub(crate) fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        match &self.inner {
-            Inner::Real { file, .. } => file.read_exact_at(buf, offset),
-            Inner::Sim(file) => file.read_exact_at(offset, buf),
+        match &self.backing {
+            Backing::Real { file, .. } => file.read_exact_at(buf, offset),
+            Backing::Sim(file) => file.read_exact_at(offset, buf),
         }
     }
 
     /// Writes all of `data` at `offset`. Blocks on the disk.
     pub(crate) fn write_all_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        match &self.inner {
-            Inner::Real { file, .. } => file.write_all_at(data, offset),
-            Inner::Sim(file) => file.write(offset, data),
+        match &self.backing {
+            Backing::Real { file, .. } => file.write_all_at(data, offset),
+            Backing::Sim(file) => file.write(offset, data),
         }
     }
 
     /// Writes all of `pieces` from `offset` on. Blocks on the disk.
     pub(crate) fn write_pieces_at(&self, offset: u64, pieces: Vec<Bytes>) -> io::Result<()> {
-        match &self.inner {
-            Inner::Real { file, direct } => write(file, direct.as_ref(), offset, pieces),
-            Inner::Sim(file) => {
+        match &self.backing {
+            Backing::Real { file, direct } => write(file, direct.as_ref(), offset, pieces),
+            Backing::Sim(file) => {
                 let mut at = offset;
                 for piece in pieces {
                     file.write(at, &piece)?;
@@ -122,41 +131,33 @@ impl DiskFile {
 
     /// Puts the bytes on the disk. Blocks on it.
     pub(crate) fn sync_data(&self) -> io::Result<()> {
-        match &self.inner {
-            Inner::Real { file, .. } => file.sync_data(),
-            Inner::Sim(file) => file.sync(),
+        match &self.backing {
+            Backing::Real { file, .. } => file.sync_data(),
+            Backing::Sim(file) => file.sync(),
         }
     }
 
     /// Cuts or extends. Blocks on the disk.
     pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
-        match &self.inner {
-            Inner::Real { file, .. } => file.set_len(len),
-            Inner::Sim(file) => file.set_len(len),
+        match &self.backing {
+            Backing::Real { file, .. } => file.set_len(len),
+            Backing::Sim(file) => file.set_len(len),
         }
     }
 
     /// The length in bytes. Blocks on the disk.
     pub(crate) fn len(&self) -> io::Result<u64> {
-        match &self.inner {
-            Inner::Real { file, .. } => Ok(file.metadata()?.len()),
-            Inner::Sim(file) => Ok(file.len()),
-        }
-    }
-
-    /// See [`super::Disk::allocate`]. Blocks on the disk.
-    pub(crate) fn allocate(&self, extent: Extent) -> io::Result<()> {
-        match &self.inner {
-            Inner::Real { file, .. } => call_fallocate(file, ALLOCATE, extent),
-            Inner::Sim(file) => file.allocate(extent),
+        match &self.backing {
+            Backing::Real { file, .. } => Ok(file.metadata()?.len()),
+            Backing::Sim(file) => Ok(file.len()),
         }
     }
 
     /// See [`super::Disk::punch`]. Blocks on the disk.
     pub(crate) fn punch(&self, extent: Extent) -> io::Result<()> {
-        match &self.inner {
-            Inner::Real { file, .. } => call_fallocate(file, PUNCH, extent),
-            Inner::Sim(file) => file.punch(extent),
+        match &self.backing {
+            Backing::Real { file, .. } => call_fallocate(file, PUNCH, extent),
+            Backing::Sim(file) => file.punch(extent),
         }
     }
 }
@@ -197,7 +198,7 @@ pub(super) fn write(
     for run in direct::runs(offset, pieces) {
         if let Some(file) = direct.takes(&run) {
             let begun = Instant::now();
-            let result = write_direct(file, run.offset, run.pieces.clone());
+            let result = vectored::write_all(file, run.offset, run.pieces.clone(), usize::MAX);
             if !direct.wrote(run.len, begun.elapsed(), &result) {
                 result?;
                 continue;
@@ -206,33 +207,6 @@ pub(super) fn write(
         cached::write(file, run.offset, run.pieces)?;
     }
     Ok(())
-}
-
-/// Writes all at once, or as often as the disk wants. Blocks on it.
-fn write_direct(file: &File, mut offset: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
-    let mut left: &mut [Bytes] = &mut pieces;
-    while left.iter().any(|piece| !piece.is_empty()) {
-        let written = cached::write_some(file, offset, left, usize::MAX)?;
-        offset += written as u64;
-        let done = advance(left, written);
-        left = &mut left[done..];
-    }
-    Ok(())
-}
-
-/// Takes the first `written` bytes off `pieces`; gives how many pieces are used up.
-pub(super) fn advance(pieces: &mut [Bytes], mut written: usize) -> usize {
-    let mut done = 0;
-    for piece in pieces {
-        let taken = written.min(piece.len());
-        piece.advance(taken);
-        written -= taken;
-        if !piece.is_empty() {
-            break;
-        }
-        done += 1;
-    }
-    done
 }
 
 /// Opens a real file. Blocks on the disk.
@@ -251,7 +225,7 @@ pub(super) fn open_real(path: &Path, how: OpenHow) -> io::Result<DiskFile> {
     // Files without a name are for staging, and seldom read.
     let direct = (how == OpenHow::Anonymous).then(|| Direct::of(&file));
     Ok(DiskFile {
-        inner: Inner::Real {
+        backing: Backing::Real {
             direct: direct.flatten(),
             file: Arc::new(file),
         },
@@ -291,17 +265,6 @@ fn open_unlinked(dir: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn advance_takes_across_pieces_and_inside_one() {
-        let mut pieces = vec![
-            Bytes::from_static(b"abc"),
-            Bytes::new(),
-            Bytes::from_static(b"defg"),
-        ];
-        assert_eq!(advance(&mut pieces, 5), 2);
-        assert_eq!(&pieces[2][..], b"fg");
-    }
 
     #[test]
     fn many_pieces_are_written_in_order() {

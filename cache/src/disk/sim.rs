@@ -18,42 +18,30 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
-use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
+use super::device::{Disk, DiskFuture, DiskKind, FilesystemSpace};
+use super::file::{DiskFile, OpenHow};
+use super::platter::{NameChange, PAGE, Platter};
+use super::sim_file::SimFile;
 use crate::extent::Extent;
-
-mod state;
-
-use state::{NameChange, State};
-
-/// Room is taken and lost by pages of this size.
-pub const PAGE: u64 = 4096;
 
 /// The simulated disk. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SimDisk {
-    state: Arc<Mutex<State>>,
+    platter: Arc<Mutex<Platter>>,
     life: u64,
     /// Writes of the engine wait for a read lock of it.
     gate: Arc<RwLock<()>>,
 }
 
-/// An open file of a [`SimDisk`].
-#[derive(Debug)]
-pub struct SimFile {
-    state: Arc<Mutex<State>>,
-    life: u64,
-    number: u64,
-}
-
 impl SimDisk {
     /// An empty disk; `seed` decides what crashes lose.
     pub fn new(seed: u64) -> Self {
-        let state = State {
+        let platter = Platter {
             random: seed,
-            ..State::default()
+            ..Platter::default()
         };
         Self {
-            state: Arc::new(Mutex::new(state)),
+            platter: Arc::new(Mutex::new(platter)),
             life: 0,
             gate: Arc::default(),
         }
@@ -63,23 +51,23 @@ impl SimDisk {
     /// and all files opened by them are dead from now on.
     #[must_use]
     pub fn crash(&self) -> Self {
-        let mut state = self.state.lock();
-        state.crash();
+        let mut platter = self.platter.lock();
+        platter.crash();
         Self {
-            state: self.state.clone(),
-            life: state.life,
+            platter: self.platter.clone(),
+            life: platter.life,
             gate: self.gate.clone(),
         }
     }
 
     /// Bounds the room to `bytes`; `None` for no bound.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.state.lock().capacity = bytes;
+        self.platter.lock().capacity = bytes;
     }
 
     /// Makes every write fail with this errno until told otherwise.
     pub fn fail_writes(&self, errno: Option<i32>) {
-        self.state.lock().fail_writes = errno;
+        self.platter.lock().fail_writes = errno;
     }
 
     /// Writes wait until what is given is dropped, as on a disk that hangs. Waits for those under way.
@@ -89,17 +77,17 @@ impl SimDisk {
 
     /// Makes every read fail with this errno until told otherwise.
     pub fn fail_reads(&self, errno: Option<i32>) {
-        self.state.lock().fail_reads = errno;
+        self.platter.lock().fail_reads = errno;
     }
 
     /// Flips the bits of one byte, on the disk and in the page cache. False if there is no such
     /// byte.
     pub fn corrupt(&self, path: &Path, offset: u64) -> bool {
-        let mut state = self.state.lock();
-        let Some(number) = state.names.files.get(path).copied() else {
+        let mut platter = self.platter.lock();
+        let Some(number) = platter.names.files.get(path).copied() else {
             return false;
         };
-        let Some(file) = state.files.get_mut(&number) else {
+        let Some(file) = platter.files.get_mut(&number) else {
             return false;
         };
         let mut found = false;
@@ -115,161 +103,75 @@ impl SimDisk {
     /// Empties the page cache: [`DiskFile::read_now`] says false until the file was read or
     /// written again.
     pub fn drop_caches(&self) {
-        for file in self.state.lock().files.values_mut() {
+        for file in self.platter.lock().files.values_mut() {
             file.cached = false;
         }
     }
 
     /// All paths of files, in order.
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.state.lock().names.files.keys().cloned().collect()
+        self.platter.lock().names.files.keys().cloned().collect()
     }
 
     /// Bytes of room that the files under `dir` take, unnamed files not counted.
     pub fn used_under(&self, dir: &Path) -> u64 {
-        let state = self.state.lock();
-        let files = state.names.files.iter();
+        let platter = self.platter.lock();
+        let files = platter.names.files.iter();
         files
             .filter(|(path, _)| path.starts_with(dir))
-            .filter_map(|(_, number)| state.files.get(number))
+            .filter_map(|(_, number)| platter.files.get(number))
             .map(|file| file.now.allocated.len() as u64 * PAGE)
             .sum()
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.state.lock();
-        state.check_life(self.life)?;
-        act(&mut state)
+    fn with<T>(&self, act: impl FnOnce(&mut Platter) -> io::Result<T>) -> io::Result<T> {
+        let mut platter = self.platter.lock();
+        platter.check_life(self.life)?;
+        act(&mut platter)
     }
 
-    fn handle(&self, state: &mut State, number: u64) -> DiskFile {
-        state.files.entry(number).or_default().handles += 1;
-        DiskFile::simulated(Arc::new(SimFile {
-            state: self.state.clone(),
-            life: self.life,
-            number,
-        }))
+    fn handle(&self, platter: &mut Platter, number: u64) -> DiskFile {
+        platter.files.entry(number).or_default().handles += 1;
+        let file = SimFile::new(self.platter.clone(), self.life, number);
+        DiskFile::simulated(Arc::new(file))
     }
 
     pub(super) fn open_now(&self, path: &Path, how: OpenHow) -> io::Result<DiskFile> {
-        self.with(|state| {
+        self.with(|platter| {
             if how != OpenHow::Anonymous
-                && let Some(number) = state.names.files.get(path).copied()
+                && let Some(number) = platter.names.files.get(path).copied()
             {
-                return Ok(self.handle(state, number));
+                return Ok(self.handle(platter, number));
             }
-            let homeless = how == OpenHow::Anonymous && !state.names.dirs.contains(path);
+            let homeless = how == OpenHow::Anonymous && !platter.names.dirs.contains(path);
             if how == OpenHow::Existing || homeless {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            if let Some(errno) = state.fail_writes {
+            if let Some(errno) = platter.fail_writes {
                 return Err(io::Error::from_raw_os_error(errno));
             }
-            let number = state.next;
-            state.next += 1;
+            let number = platter.next;
+            platter.next += 1;
             if how == OpenHow::Create {
-                state.change(NameChange::Make(path.to_owned(), number));
+                platter.change(NameChange::Make(path.to_owned(), number));
             }
-            Ok(self.handle(state, number))
+            Ok(self.handle(platter, number))
         })
     }
 
     fn list_now(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.with(|state| {
-            let files = state.names.files.keys();
+        self.with(|platter| {
+            let files = platter.names.files.keys();
             let names: BTreeSet<String> = files
-                .chain(&state.names.dirs)
+                .chain(&platter.names.dirs)
                 .filter_map(|path| path.strip_prefix(dir).ok()?.iter().next()?.to_str())
                 .map(str::to_owned)
                 .collect();
-            if names.is_empty() && !state.names.dirs.contains(dir) {
+            if names.is_empty() && !platter.names.dirs.contains(dir) {
                 return Err(io::ErrorKind::NotFound.into());
             }
             Ok(names.into_iter().collect())
         })
-    }
-}
-
-impl SimFile {
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.state.lock();
-        state.check_life(self.life)?;
-        act(&mut state)
-    }
-
-    pub(super) fn read_now(&self, offset: u64, buf: &mut [u8]) -> bool {
-        self.with(|state| {
-            let cached = state.file(self.number).cached;
-            Ok(cached && state.read(self.number, offset, buf).is_ok())
-        })
-        .unwrap_or(false)
-    }
-
-    pub(super) fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.with(|state| state.read(self.number, offset, buf))
-    }
-
-    pub(super) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.with(|state| state.write(self.number, offset, data))
-    }
-
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.with(|state| {
-            if let Some(errno) = state.fail_writes {
-                return Err(io::Error::from_raw_os_error(errno));
-            }
-            let file = state.file(self.number);
-            file.durable = file.now.clone();
-            file.dirty.clear();
-            state.commit_names();
-            Ok(())
-        })
-    }
-
-    pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(|state| {
-            state.file(self.number).set_len(len);
-            Ok(())
-        })
-    }
-
-    pub(super) fn len(&self) -> u64 {
-        self.with(|state| Ok(state.file(self.number).now.bytes.len() as u64))
-            .unwrap_or(0)
-    }
-
-    pub(super) fn allocate(&self, extent: Extent) -> io::Result<()> {
-        self.with(|state| {
-            let pages = extent.offset / PAGE..extent.end().div_ceil(PAGE);
-            let used = state.room_used();
-            let capacity = state.capacity.unwrap_or(u64::MAX);
-            let file = state.file(self.number);
-            let fresh = pages
-                .clone()
-                .filter(|page| !file.now.allocated.contains(page));
-            if used + fresh.count() as u64 * PAGE > capacity {
-                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-            }
-            file.now.allocated.extend(pages);
-            Ok(())
-        })
-    }
-
-    pub(super) fn punch(&self, extent: Extent) -> io::Result<()> {
-        self.with(|state| {
-            state.file(self.number).punch(extent);
-            Ok(())
-        })
-    }
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        let mut state = self.state.lock();
-        if state.life == self.life {
-            state.file(self.number).handles -= 1;
-            state.reap();
-        }
     }
 }
 
@@ -292,9 +194,9 @@ impl Disk for SimDisk {
     }
 
     fn make_dir<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<()>> {
-        done(self.with(|state| {
-            if !state.names.dirs.contains(path) {
-                state.change(NameChange::MakeDir(path.to_owned()));
+        done(self.with(|platter| {
+            if !platter.names.dirs.contains(path) {
+                platter.change(NameChange::MakeDir(path.to_owned()));
             }
             Ok(())
         }))
@@ -305,20 +207,20 @@ impl Disk for SimDisk {
     }
 
     fn remove<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, io::Result<()>> {
-        done(self.with(|state| {
-            if state.names.files.contains_key(path) {
-                state.change(NameChange::Remove(path.to_owned()));
+        done(self.with(|platter| {
+            if platter.names.files.contains_key(path) {
+                platter.change(NameChange::Remove(path.to_owned()));
             }
             Ok(())
         }))
     }
 
     fn rename<'a>(&'a self, source: &'a Path, target: &'a Path) -> DiskFuture<'a, io::Result<()>> {
-        done(self.with(|state| {
-            if !state.names.files.contains_key(source) {
+        done(self.with(|platter| {
+            if !platter.names.files.contains_key(source) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            state.change(NameChange::Rename(source.to_owned(), target.to_owned()));
+            platter.change(NameChange::Rename(source.to_owned(), target.to_owned()));
             Ok(())
         }))
     }
@@ -349,14 +251,6 @@ impl Disk for SimDisk {
         done(file.sync_data())
     }
 
-    fn allocate<'a>(
-        &'a self,
-        file: &'a DiskFile,
-        extent: Extent,
-    ) -> DiskFuture<'a, io::Result<()>> {
-        done(file.allocate(extent))
-    }
-
     fn punch<'a>(&'a self, file: &'a DiskFile, extent: Extent) -> DiskFuture<'a, io::Result<()>> {
         done(file.punch(extent))
     }
@@ -365,11 +259,11 @@ impl Disk for SimDisk {
         done(file.set_len(len))
     }
 
-    fn room<'a>(&'a self, _path: &'a Path) -> DiskFuture<'a, io::Result<Room>> {
-        done(self.with(|state| {
-            let total = state.capacity.unwrap_or(1 << 50);
-            let free = total.saturating_sub(state.room_used());
-            Ok(Room { free, total })
+    fn space<'a>(&'a self, _path: &'a Path) -> DiskFuture<'a, io::Result<FilesystemSpace>> {
+        done(self.with(|platter| {
+            let total = platter.capacity.unwrap_or(1 << 50);
+            let free = total.saturating_sub(platter.room_used());
+            Ok(FilesystemSpace { free, total })
         }))
     }
 }

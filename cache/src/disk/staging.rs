@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Disk, DiskFile, OpenHow};
+use super::device::Disk;
+use super::file::{DiskFile, OpenHow};
 use crate::extent::Extent;
 
 /// Makes staging files in one directory. Cheap to clone.
@@ -66,7 +67,7 @@ impl Staging {
     /// # Errors
     /// The operating system's.
     pub async fn free(&self) -> io::Result<u64> {
-        Ok(self.disk.room(&self.dir).await?.free)
+        Ok(self.disk.space(&self.dir).await?.free)
     }
 }
 

@@ -29,10 +29,11 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::File as UringFile;
 
 use super::cached;
+use super::device::{Disk, DiskFuture, DiskKind, FilesystemSpace};
 use super::direct::{self, Direct};
-use super::engine::{Engine, Job, QUEUE_MAX, by_engine};
-use super::file::{ALLOCATE, PIECES_MAX, advance};
-use super::{Disk, DiskFile, DiskFuture, DiskKind, OpenHow, Room};
+use super::engine::{DiskJob, Engine, QUEUE_MAX, by_engine};
+use super::file::{ALLOCATE, DiskFile, OpenHow};
+use super::vectored::{PIECES_MAX, advance};
 use crate::extent::Extent;
 
 /// Submission entries of one ring.
@@ -77,7 +78,7 @@ impl UringDisk {
 }
 
 /// A disk thread from its start to its end. Says by `ready` whether io_uring works here.
-fn serve(mut jobs: mpsc::Receiver<Job>, ready: std_mpsc::SyncSender<io::Result<()>>) {
+fn serve(mut jobs: mpsc::Receiver<DiskJob>, ready: std_mpsc::SyncSender<io::Result<()>>) {
     let mut ring = tokio_uring::uring_builder();
     ring.setup_cqsize(ENTRIES * 4);
     let mut builder = tokio_uring::builder();
@@ -119,9 +120,9 @@ async fn probe() -> io::Result<()> {
 }
 
 /// A reply that nobody waits for any more is dropped: the caller has given up.
-async fn run(job: Job) {
+async fn run(job: DiskJob) {
     match job {
-        Job::Read {
+        DiskJob::Read {
             file,
             offset,
             buf,
@@ -131,7 +132,7 @@ async fn run(job: Job) {
                 let _ = reply.send(read(&file, offset, buf).await);
             }
         }
-        Job::Write {
+        DiskJob::Write {
             file,
             direct,
             offset,
@@ -141,14 +142,14 @@ async fn run(job: Job) {
             let written = write(&file, direct.as_ref(), offset, pieces).await;
             let _ = reply.send(written);
         }
-        Job::Sync { file, reply } => {
+        DiskJob::Sync { file, reply } => {
             let result = match duplicate(&file) {
                 Ok(file) => file.sync_data().await,
                 Err(error) => Err(error),
             };
             let _ = reply.send(result);
         }
-        Job::Fallocate {
+        DiskJob::Fallocate {
             file,
             flags,
             extent,
@@ -156,10 +157,10 @@ async fn run(job: Job) {
         } => {
             let _ = reply.send(fallocate(&file, flags, extent).await);
         }
-        Job::Remove { path, reply } => {
+        DiskJob::Remove { path, reply } => {
             let _ = reply.send(tokio_uring::fs::remove_file(path).await);
         }
-        Job::Rename {
+        DiskJob::Rename {
             source,
             target,
             reply,
@@ -167,7 +168,7 @@ async fn run(job: Job) {
             let _ = reply.send(tokio_uring::fs::rename(source, target).await);
         }
         // Opening may wait for the disk, which this thread must not: it has other jobs in flight.
-        Job::Call(call) => {
+        DiskJob::Call(call) => {
             if let Err(error) = tokio::task::spawn_blocking(call).await {
                 tracing::error!(%error, "a call to the disk panicked");
             }

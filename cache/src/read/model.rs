@@ -1,19 +1,22 @@
 //! The read path against a model (the object's bytes) under random use, and its speed.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::tests::{KIB, MIB, World, read};
+use super::tests::{KIB, MIB, ReadWorld, read};
 use super::*;
 use crate::disk::sim::SimDisk;
-use crate::index::DiskConfig;
+use crate::disk_cache::{DiskCache, DiskConfig};
+use crate::extent::Extent;
+use crate::memory::BLOCK;
 use crate::store::memory::{Call, Fault};
 use crate::store::{StoreErrorKind, StoreResult};
 
 #[derive(Debug, Clone)]
-enum Op {
+enum ReadOp {
     /// Reads at an offset by a handle.
     At(usize, u64, u64),
     /// Goes on where the handle's last read ended.
@@ -34,21 +37,21 @@ enum Op {
 
 const HANDLES: usize = 3;
 
-fn ops(size: u64) -> impl Strategy<Value = Vec<Op>> {
+fn ops(size: u64) -> impl Strategy<Value = Vec<ReadOp>> {
     let handle = || 0..HANDLES;
     let len = || prop_oneof![1..200u64, Just(4096), 1..300 * KIB, Just(MIB), 0..3 * MIB];
     let op = prop_oneof![
-        6 => (handle(), 0..size + 10, len()).prop_map(|(of, at, len)| Op::At(of, at, len)),
-        12 => (handle(), len()).prop_map(|(of, len)| Op::On(of, len)),
+        6 => (handle(), 0..size + 10, len()).prop_map(|(of, at, len)| ReadOp::At(of, at, len)),
+        12 => (handle(), len()).prop_map(|(of, len)| ReadOp::On(of, len)),
         4 => (handle(), proptest::collection::vec(len(), 2..6))
-            .prop_map(|(of, lens)| Op::Many(of, lens)),
-        2 => (handle(), 0..size, len()).prop_map(|(of, at, len)| Op::Quit(of, at, len)),
-        1 => handle().prop_map(Op::Reopen),
-        1 => proptest::option::of(0..MIB).prop_map(Op::Break),
-        1 => (0..size, 1..2 * MIB).prop_map(|(at, len)| Op::Adopt(at, len)),
-        1 => Just(Op::Forget),
-        1 => Just(Op::DropCaches),
-        1 => any::<bool>().prop_map(Op::FailReads),
+            .prop_map(|(of, lens)| ReadOp::Many(of, lens)),
+        2 => (handle(), 0..size, len()).prop_map(|(of, at, len)| ReadOp::Quit(of, at, len)),
+        1 => handle().prop_map(ReadOp::Reopen),
+        1 => proptest::option::of(0..MIB).prop_map(ReadOp::Break),
+        1 => (0..size, 1..2 * MIB).prop_map(|(at, len)| ReadOp::Adopt(at, len)),
+        1 => Just(ReadOp::Forget),
+        1 => Just(ReadOp::DropCaches),
+        1 => any::<bool>().prop_map(ReadOp::FailReads),
     ];
     proptest::collection::vec(op, 1..60)
 }
@@ -71,10 +74,10 @@ fn sim(size_max: u64) -> (SimDisk, Arc<DiskCache>) {
     (disk, cache)
 }
 
-async fn run(size: u64, clean_max: u64, fills: u64, disk_max: Option<u64>, ops: Vec<Op>) {
+async fn run(size: u64, clean_max: u64, fills: u64, disk_max: Option<u64>, ops: Vec<ReadOp>) {
     let disk = disk_max.map(sim);
     let tier = disk.as_ref().map(|(_, tier)| tier.clone());
-    let world = World::with_disk(clean_max, fills, tier);
+    let world = ReadWorld::with_disk(clean_max, fills, tier);
     let (id, bytes) = world.plant("a", size);
     let open = || world.cache.stream(id.clone(), size);
     let mut handles: Vec<(Stream, u64)> = (0..HANDLES).map(|_| (open(), 0)).collect();
@@ -82,18 +85,18 @@ async fn run(size: u64, clean_max: u64, fills: u64, disk_max: Option<u64>, ops: 
     let mut broken = false;
     for op in ops {
         match op {
-            Op::At(of, at, len) => {
+            ReadOp::At(of, at, len) => {
                 let got = read(&handles[of].0, at, len).await;
                 agrees(got, &bytes, at, len, broken);
                 handles[of].1 = at.saturating_add(len).min(size);
             }
-            Op::On(of, len) => {
+            ReadOp::On(of, len) => {
                 let at = handles[of].1;
                 let got = read(&handles[of].0, at, len).await;
                 agrees(got, &bytes, at, len, broken);
                 handles[of].1 = (at + len) % size;
             }
-            Op::Many(of, lens) => {
+            ReadOp::Many(of, lens) => {
                 let (stream, at) = &mut handles[of];
                 let mut reads = Vec::new();
                 for len in lens {
@@ -106,14 +109,14 @@ async fn run(size: u64, clean_max: u64, fills: u64, disk_max: Option<u64>, ops: 
                     agrees(got, &bytes, offset, len, broken);
                 }
             }
-            Op::Quit(of, at, len) => {
+            ReadOp::Quit(of, at, len) => {
                 let mut buf = vec![0; len as usize];
                 let read = handles[of].0.read(at, &mut buf);
                 // Lets it come to its first wait.
                 let _ = tokio::time::timeout(std::time::Duration::ZERO, read).await;
             }
-            Op::Reopen(of) => handles[of] = (open(), 0),
-            Op::Break(after) => {
+            ReadOp::Reopen(of) => handles[of] = (open(), 0),
+            ReadOp::Break(after) => {
                 broken = true;
                 let fault = match after {
                     Some(after) => Fault::CutBody(after, StoreErrorKind::Broken),
@@ -121,20 +124,20 @@ async fn run(size: u64, clean_max: u64, fills: u64, disk_max: Option<u64>, ops: 
                 };
                 world.store.inject(Call::Get, fault);
             }
-            Op::Adopt(at, len) => {
+            ReadOp::Adopt(at, len) => {
                 let extent = Extent::between(at, size.min(at + len));
                 let piece = bytes[at as usize..extent.end() as usize].to_vec();
                 world
                     .cache
                     .adopt(&id, size, vec![(extent, piece.into())], None);
             }
-            Op::Forget => world.cache.forget(&id),
-            Op::FailReads(fails) => {
+            ReadOp::Forget => world.cache.forget(&id),
+            ReadOp::FailReads(fails) => {
                 if let Some((disk, _)) = &disk {
                     disk.fail_reads(fails.then_some(5));
                 }
             }
-            Op::DropCaches => {
+            ReadOp::DropCaches => {
                 if let Some((disk, _)) = &disk {
                     disk.drop_caches();
                 }
@@ -144,7 +147,7 @@ async fn run(size: u64, clean_max: u64, fills: u64, disk_max: Option<u64>, ops: 
         assert!(world.cache.stats().memory_bytes <= clean_max + BLOCK);
     }
     drop(handles);
-    world.settled().await;
+    world.at_rest().await;
     if disk.is_some() {
         // What is queued for the disk has a bound of its own.
         return;
@@ -185,7 +188,7 @@ fn readers_on_several_threads_get_the_objects_bytes() {
         .build()
         .unwrap();
     let _in = runtime.enter();
-    let world = World::new(3 * MIB, 6 * MIB);
+    let world = ReadWorld::new(3 * MIB, 6 * MIB);
     let size = 30 * MIB + 17;
     let (id, bytes) = world.plant("a", size);
     let stop = AtomicBool::new(false);
@@ -225,7 +228,7 @@ fn readers_on_several_threads_get_the_objects_bytes() {
             });
         }
     });
-    runtime.block_on(world.settled());
+    runtime.block_on(world.at_rest());
 }
 
 /// What one cache brought and kept on disk serves the next one: whole, in part, and where it is
@@ -233,7 +236,7 @@ fn readers_on_several_threads_get_the_objects_bytes() {
 #[tokio::test]
 async fn the_disk_serves_what_it_holds_and_the_store_the_rest() {
     let (disk, tier) = sim(64 * MIB);
-    let world = World::with_disk(0, 16 * MIB, Some(tier.clone()));
+    let world = ReadWorld::with_disk(0, 16 * MIB, Some(tier.clone()));
     let size = 4 * MIB;
     let (id, bytes) = world.plant("a", size);
     let half = bytes[..2 << 20].to_vec();
@@ -260,7 +263,7 @@ async fn the_disk_serves_what_it_holds_and_the_store_the_rest() {
     let stats = world.cache.stats();
     assert!(stats.disk_hit_bytes >= 3 * MIB / 2 && stats.misses == 1);
     read(&stream, 2 * MIB, 2 * MIB).await.unwrap();
-    world.settled().await;
+    world.at_rest().await;
     tier.sync().await;
     world.store.gets();
 
@@ -273,7 +276,7 @@ async fn the_disk_serves_what_it_holds_and_the_store_the_rest() {
         DiskCache::open_on(Arc::new(disk.clone()), config).unwrap()
     };
     let tier = open();
-    let world = World::with_disk(0, 16 * MIB, Some(tier.clone()));
+    let world = ReadWorld::with_disk(0, 16 * MIB, Some(tier.clone()));
     assert_eq!(world.plant("a", size).0, id);
     let stream = world.cache.stream(id.clone(), size);
     assert!(read(&stream, 0, size).await.unwrap() == bytes);
@@ -288,7 +291,7 @@ async fn the_disk_serves_what_it_holds_and_the_store_the_rest() {
         .count();
     assert!(spoiled > 0);
     let tier = open();
-    let world = World::with_disk(0, 16 * MIB, Some(tier));
+    let world = ReadWorld::with_disk(0, 16 * MIB, Some(tier));
     world.plant("a", size);
     let stream = world.cache.stream(id, size);
     assert!(read(&stream, 0, size).await.unwrap() == bytes);
@@ -305,15 +308,15 @@ fn bench() {
         .build()
         .unwrap();
     let _in = runtime.enter();
-    hits(&World::new(64 * MIB, 64 * MIB), &runtime);
-    random(&World::new(64 * MIB, 64 * MIB), &runtime);
+    hits(&ReadWorld::new(64 * MIB, 64 * MIB), &runtime);
+    random(&ReadWorld::new(64 * MIB, 64 * MIB), &runtime);
     for len in [128 * KIB, MIB] {
-        sequential(&World::new(32 * MIB, 64 * MIB), &runtime, len);
+        sequential(&ReadWorld::new(32 * MIB, 64 * MIB), &runtime, len);
     }
     let dir = tempfile::tempdir().unwrap();
     let config = DiskConfig::new(dir.path(), 4 << 30);
     let disk = DiskCache::open(config).unwrap();
-    let world = World::with_disk(32 * MIB, 64 * MIB, Some(disk.clone()));
+    let world = ReadWorld::with_disk(32 * MIB, 64 * MIB, Some(disk.clone()));
     println!("with a disk tier in {}:", dir.path().display());
     sequential(&world, &runtime, 128 * KIB);
     runtime.block_on(disk.sync());
@@ -330,7 +333,7 @@ fn cpu() -> f64 {
 }
 
 /// Misses of 4 KiB, each with its two hops, as the gateway has them.
-fn random(world: &World, runtime: &tokio::runtime::Runtime) {
+fn random(world: &ReadWorld, runtime: &tokio::runtime::Runtime) {
     let size = 1 << 30;
     let id = world.plant("random", size).0;
     let stream = Arc::new(world.cache.stream(id, size));
@@ -350,7 +353,7 @@ fn random(world: &World, runtime: &tokio::runtime::Runtime) {
     );
 }
 
-fn hits(world: &World, runtime: &tokio::runtime::Runtime) {
+fn hits(world: &ReadWorld, runtime: &tokio::runtime::Runtime) {
     let size = 32 * MIB;
     let id = world.plant("hits", size).0;
     let stream = world.cache.stream(id.clone(), size);
@@ -382,7 +385,7 @@ fn hits(world: &World, runtime: &tokio::runtime::Runtime) {
     }
 }
 
-fn sequential(world: &World, runtime: &tokio::runtime::Runtime, len: u64) {
+fn sequential(world: &ReadWorld, runtime: &tokio::runtime::Runtime, len: u64) {
     let size = 1 << 30;
     let id = world.plant("cold", size).0;
     for turn in 0..3 {

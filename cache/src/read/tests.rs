@@ -1,21 +1,28 @@
-//! The read path over a store in memory: one claim a test.
+//! The read path over a store in memory: one claim a test. What every reader gets; [`fetches`] has what that
+//! costs the store, [`memory`] and [`disk`] what it costs here.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+use bytes::Bytes;
+
 use super::*;
-use crate::budget::Budget;
-use crate::object::Key;
+use crate::budget::{Budget, Share};
+use crate::disk_cache::DiskCache;
+use crate::extent::Extent;
+use crate::object::{Key, ObjectId};
 use crate::store::memory::{Call, Fault, MemoryStore};
 use crate::store::{Priority, StoreErrorKind, StoreResult};
 
 mod disk;
+mod fetches;
+mod memory;
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 
-pub(super) struct World {
+pub(super) struct ReadWorld {
     pub(super) store: Arc<MemoryStore>,
     pub(super) cache: Arc<ReadCache>,
     pub(super) fills: Share,
@@ -31,7 +38,7 @@ pub(super) fn content(size: u64) -> Vec<u8> {
     bytes
 }
 
-impl World {
+impl ReadWorld {
     pub(super) fn new(clean_max: u64, fills: u64) -> Self {
         Self::with_disk(clean_max, fills, None)
     }
@@ -54,13 +61,13 @@ impl World {
     }
 
     /// The reader is gone, and all that was fetched for it is at rest.
-    async fn settled_after(&self, stream: Stream) {
+    async fn at_rest_after(&self, stream: Stream) {
         drop(stream);
-        self.settled().await;
+        self.at_rest().await;
     }
 
     /// Every fetch has ended and nothing is held unread.
-    pub(super) async fn settled(&self) {
+    pub(super) async fn at_rest(&self) {
         let start = std::time::Instant::now();
         while self.fills.used() > 0 {
             let used = self.fills.used();
@@ -99,7 +106,7 @@ fn pending<F: Future>(future: &mut Pin<Box<F>>) -> bool {
 
 #[tokio::test]
 async fn a_read_gives_the_objects_bytes_and_is_short_at_the_end() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 3 * MIB + 5);
     assert_eq!(read(&stream, 100, 1000).await.unwrap(), bytes[100..1100]);
     assert_eq!(read(&stream, 3 * MIB, MIB).await.unwrap(), bytes[3 << 20..]);
@@ -111,7 +118,7 @@ async fn a_read_gives_the_objects_bytes_and_is_short_at_the_end() {
 
 #[tokio::test]
 async fn joined_readers_cost_one_get() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (id, bytes) = world.plant("a", 600 * KIB);
     let gate = world.store.gate(Call::Get);
     let mut readers = Vec::new();
@@ -133,7 +140,7 @@ async fn joined_readers_cost_one_get() {
 
 #[tokio::test]
 async fn a_reader_is_answered_when_its_bytes_have_arrived() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 100 * MIB);
     let trickle = world.store.trickle();
     let mut buf = vec![0; 128 << 10];
@@ -158,7 +165,7 @@ async fn a_reader_is_answered_when_its_bytes_have_arrived() {
     );
     // What has arrived since is served without waiting.
     trickle.let_through(256 * KIB);
-    while !stream.object.find(0).unwrap().has(256 * KIB - 1) {
+    while !stream.record.find(0).unwrap().has(256 * KIB - 1) {
         tokio::task::yield_now().await;
     }
     assert_eq!(stream.read_now(128 * KIB, &mut buf), Some(128 << 10));
@@ -167,7 +174,7 @@ async fn a_reader_is_answered_when_its_bytes_have_arrived() {
 
 #[tokio::test]
 async fn a_reader_that_gives_up_takes_nothing_from_others() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 100 * MIB);
     let gate = world.store.gate(Call::Get);
     let (mut first, mut second) = (vec![0; 4096], vec![0; 4096]);
@@ -184,7 +191,7 @@ async fn a_reader_that_gives_up_takes_nothing_from_others() {
 
 #[tokio::test]
 async fn a_cut_body_fails_only_those_whose_bytes_are_missing() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 100 * MIB);
     world
         .store
@@ -209,7 +216,7 @@ async fn a_cut_body_fails_only_those_whose_bytes_are_missing() {
 
 #[tokio::test]
 async fn a_version_that_is_gone_fails_what_is_not_here_and_nothing_else() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 100 * MIB);
     assert_eq!(
         read(&stream, 50 * MIB, MIB).await.unwrap(),
@@ -234,7 +241,7 @@ async fn a_version_that_is_gone_fails_what_is_not_here_and_nothing_else() {
 
 #[tokio::test]
 async fn a_changed_body_midway_never_mixes_versions() {
-    let world = World::new(64 * MIB, 64 * MIB);
+    let world = ReadWorld::new(64 * MIB, 64 * MIB);
     let (stream, bytes) = world.open("a", 20 * MIB);
     world
         .store
@@ -260,305 +267,8 @@ async fn a_changed_body_midway_never_mixes_versions() {
 }
 
 #[tokio::test]
-async fn random_reads_fetch_exactly_their_pages() {
-    let world = World::new(64 * MIB, 64 * MIB);
-    let (stream, bytes) = world.open("a", 200 * MIB);
-    let mut wanted = Vec::new();
-    for step in 1..500u64 {
-        let offset = (step * 7919 * 4096 * 13) % (200 * MIB);
-        assert_eq!(
-            read(&stream, offset, 4096).await.unwrap(),
-            bytes[offset as usize..][..4096]
-        );
-        wanted.push((Extent::new(offset, 4096), Priority::Interactive));
-    }
-    assert_eq!(world.store.gets(), wanted);
-    world.settled().await;
-    // All of it is held as what it is, and pins nothing of the bodies.
-    assert_eq!(world.cache.stats().memory_bytes, 499 * 4096);
-    assert_eq!(world.store.handed().0, 0);
-    let mut buf = [0; 4096];
-    assert_eq!(stream.read_now(wanted[7].0.offset, &mut buf), Some(4096));
-    // A read that is not on whole pages fetches those that hold it.
-    read(&stream, 12_289, 4096).await.unwrap();
-    assert_eq!(world.store.gets()[0].0, Extent::new(12_288, 8192));
-}
-
-/// The store's GETs cover `[0, size)` once each.
-fn covered_once(world: &World, size: u64) {
-    let mut gets: Vec<Extent> = world.store.gets().iter().map(|(get, _)| *get).collect();
-    gets.sort_unstable_by_key(|get| get.offset);
-    let mut at = 0;
-    for get in gets {
-        assert_eq!(get.offset, at, "a gap or bytes fetched twice");
-        at = get.end();
-    }
-    assert_eq!(at, size);
-}
-
-#[tokio::test]
-async fn a_sequential_reader_fetches_each_byte_once_within_its_memory() {
-    for (clean_max, fills, len) in [
-        (32 * MIB, 48 * MIB, 128 * KIB),
-        (8 * MIB, 16 * MIB, MIB),
-        (MIB, 4 * MIB, 100_000),
-        (0, 2 * MIB, 64 * KIB),
-    ] {
-        let world = World::new(clean_max, fills);
-        let size = 100 * MIB + 12_345;
-        let (stream, bytes) = world.open("a", size);
-        let mut at = 0;
-        while at < size {
-            let got = read(&stream, at, len).await.unwrap();
-            assert!(got == bytes[at as usize..][..got.len()]);
-            at += got.len() as u64;
-        }
-        covered_once(&world, size);
-        // A block more while it moves from one to the other.
-        let most = world.store.handed().1 as u64;
-        assert!(
-            most <= clean_max + fills + MIB + len,
-            "{most} for {clean_max} + {fills}"
-        );
-        drop(stream);
-        world.settled().await;
-        assert!(world.cache.stats().memory_bytes <= clean_max);
-    }
-}
-
-#[tokio::test]
-async fn readers_out_of_order_fetch_each_byte_once() {
-    let world = World::new(32 * MIB, 48 * MIB);
-    let size = 60 * MIB;
-    let (stream, bytes) = world.open("a", size);
-    let len = 128 * KIB;
-    for group in 0..size / len / 4 {
-        let mut bufs = [(); 4].map(|()| vec![0; len as usize]);
-        let [a, b, c, d] = &mut bufs;
-        let at = group * 4 * len;
-        let order = [at + 2 * len, at, at + 3 * len, at + len];
-        let (a, b, c, d) = tokio::join!(
-            stream.read(order[0], a),
-            stream.read(order[1], b),
-            stream.read(order[2], c),
-            stream.read(order[3], d),
-        );
-        assert!(
-            [a, b, c, d]
-                .into_iter()
-                .all(|read| read.unwrap() as u64 == len)
-        );
-        for (at, buf) in order.into_iter().zip(&bufs) {
-            assert!(buf[..] == bytes[at as usize..][..len as usize]);
-        }
-    }
-    covered_once(&world, size);
-}
-
-#[tokio::test]
-async fn two_streams_of_one_object_share_their_fetches() {
-    let world = World::new(64 * MIB, 48 * MIB);
-    let (id, bytes) = world.plant("a", 40 * MIB);
-    let streams = [(); 2].map(|()| world.cache.stream(id.clone(), 40 * MIB));
-    for at in (0..40 * MIB).step_by(256 << 10) {
-        for stream in &streams {
-            let got = read(stream, at, 256 * KIB).await.unwrap();
-            assert!(got == bytes[at as usize..][..256 << 10]);
-        }
-    }
-    covered_once(&world, 40 * MIB);
-}
-
-#[tokio::test]
-async fn two_interleaved_runs_of_one_stream_fetch_each_byte_once() {
-    let world = World::new(64 * MIB, 48 * MIB);
-    let (stream, bytes) = world.open("a", 80 * MIB);
-    for at in (0..40 * MIB).step_by(128 << 10) {
-        for at in [at, at + 40 * MIB] {
-            let got = read(&stream, at, 128 * KIB).await.unwrap();
-            assert!(got == bytes[at as usize..][..128 << 10]);
-        }
-    }
-    covered_once(&world, 80 * MIB);
-}
-
-#[tokio::test]
-async fn a_backward_reader_fetches_each_byte_once() {
-    let world = World::new(64 * MIB, 48 * MIB);
-    let (stream, bytes) = world.open("a", 40 * MIB);
-    for step in (0..640).rev() {
-        let at = step * 64 * KIB;
-        let got = read(&stream, at, 64 * KIB).await.unwrap();
-        assert!(got == bytes[at as usize..][..64 << 10]);
-    }
-    assert!(
-        world.store.gets().len() < 80,
-        "pieces of a MiB, not of 64 KiB"
-    );
-    assert_eq!(world.cache.stats().fetched_bytes, 40 * MIB);
-}
-
-#[tokio::test]
-async fn a_strided_reader_fetches_what_it_reads() {
-    let world = World::new(64 * MIB, 48 * MIB);
-    let (stream, _) = world.open("a", 100 * MIB);
-    for at in (MIB..100 * MIB).step_by(MIB as usize) {
-        read(&stream, at, 8192).await.unwrap();
-    }
-    assert_eq!(world.cache.stats().fetched_bytes, 99 * 8192);
-}
-
-#[tokio::test]
-async fn a_demanded_read_takes_the_memory_of_readahead_nobody_reads() {
-    let world = World::new(4 * MIB, 8 * MIB);
-    let (idle, _) = world.open("idle", 100 * MIB);
-    let (busy, bytes) = world.open("busy", 100 * MIB);
-    for at in 0..4 {
-        read(&idle, at * MIB, MIB).await.unwrap();
-    }
-    while world.store.handed().0 == 0 || world.fills.used() == 0 {
-        tokio::task::yield_now().await;
-    }
-    // Far more than the share, all of it random, each read larger than what is free.
-    for step in 1..40 {
-        let at = (step * 7) % 90 * MIB;
-        assert!(read(&busy, at, 3 * MIB).await.unwrap() == bytes[at as usize..][..3 << 20]);
-    }
-    drop((idle, busy));
-    world.settled().await;
-}
-
-#[tokio::test]
-async fn idle_handles_do_not_keep_a_busy_one_from_readahead() {
-    let world = World::new(8 * MIB, 32 * MIB);
-    let mut idle = Vec::new();
-    for name in 0..12 {
-        let (stream, _) = world.open(&format!("idle-{name}"), 16 * MIB);
-        for at in 0..4 {
-            read(&stream, at * MIB, MIB).await.unwrap();
-        }
-        idle.push(stream);
-    }
-    let (busy, _) = world.open("busy", 300 * MIB);
-    for at in (0..300 * MIB).step_by(128 << 10) {
-        if at == 200 * MIB {
-            world.store.gets();
-        }
-        read(&busy, at, 128 * KIB).await.unwrap();
-    }
-    let gets = world.store.gets();
-    assert!(
-        gets.len() <= 100 / 8 + 1,
-        "whole units in the end: {gets:?}"
-    );
-}
-
-#[tokio::test]
-async fn readahead_of_a_closed_stream_is_given_up() {
-    let world = World::new(4 * MIB, 64 * MIB);
-    let (stream, _) = world.open("a", 100 * MIB);
-    for at in 0..8 {
-        read(&stream, at * MIB, MIB).await.unwrap();
-    }
-    let gate = world.store.gate(Call::Get);
-    for at in 8..16 {
-        let mut buf = vec![0; MIB as usize];
-        stream.read_now(at * MIB, &mut buf);
-    }
-    assert!(world.fills.used() > 0);
-    drop(stream);
-    tokio::task::yield_now().await;
-    assert_eq!(
-        world.fills.used(),
-        0,
-        "at once, with the store still silent"
-    );
-    gate.open();
-}
-
-#[tokio::test]
-async fn records_go_with_the_last_of_their_bytes() {
-    let world = World::new(2 * MIB, 8 * MIB);
-    for name in 0..50 {
-        let (stream, _) = world.open(&format!("{name}"), 500 * KIB);
-        read(&stream, 0, 500 * KIB).await.unwrap();
-    }
-    let other = world.plant("other", 5 * MIB).0;
-    world.cache.forget(&other);
-    assert!(world.cache.stats().memory_bytes <= 2 * MIB);
-    // Those that moka has evicted and not yet destroyed may linger.
-    assert!(world.cache.objects.count() <= 50);
-}
-
-#[tokio::test]
-async fn adopted_bytes_are_read_without_the_store() {
-    let world = World::new(64 * MIB, 8 * MIB);
-    let (id, bytes) = world.plant("a", 3 * MIB + 777);
-    let size = bytes.len() as u64;
-    let all = Bytes::from(bytes.clone());
-    let cut = |from: u64, to: u64| {
-        let piece = all.slice(from as usize..to as usize);
-        (Extent::between(from, to), piece)
-    };
-    let pieces = vec![cut(MIB + 5, size), cut(0, 4096), cut(4096, MIB + 5)];
-    world.cache.adopt(&id, size, pieces, None);
-    let stream = world.cache.stream(id.clone(), size);
-    let mut buf = vec![0; size as usize];
-    assert_eq!(stream.read_now(0, &mut buf), Some(size as usize));
-    assert!(buf == bytes);
-    assert_eq!(world.store.calls(), []);
-    drop(stream);
-    world.cache.forget(&id);
-    assert_eq!(world.cache.stats().memory_bytes, 0);
-    let stream = world.cache.stream(id, size);
-    assert!(read(&stream, 0, size).await.unwrap() == bytes);
-    assert!(!world.store.gets().is_empty());
-}
-
-/// `adopt` takes pieces in any order and with gaps, but small ones of one block were copied together
-/// as if each followed the one before, so the bytes after a gap were found where the gap is. The
-/// publish hands over one run at a time and never met it. A gap stays a gap now, and is fetched.
-#[tokio::test]
-async fn adopted_pieces_with_a_gap_stay_where_they_belong() {
-    let world = World::new(64 * MIB, 8 * MIB);
-    let (id, bytes) = world.plant("a", 2 * MIB);
-    let all = Bytes::from(bytes.clone());
-    let cut = |from: u64, to: u64| {
-        let piece = all.slice(from as usize..to as usize);
-        (Extent::between(from, to), piece)
-    };
-    let pieces = vec![
-        cut(0, 1000),
-        cut(1000, 4096),
-        cut(20_000, 30_000),
-        cut(MIB + 5, MIB + 7),
-    ];
-    world.cache.adopt(&id, 2 * MIB, pieces, None);
-    let stream = world.cache.stream(id, 2 * MIB);
-    let mut buf = vec![0; 10_000];
-    assert_eq!(stream.read_now(20_000, &mut buf), Some(10_000));
-    assert!(buf == bytes[20_000..30_000]);
-    assert_eq!(world.store.calls(), [], "what was adopted is here");
-    assert!(read(&stream, 0, 2 * MIB).await.unwrap() == bytes);
-}
-
-#[tokio::test]
-async fn adopting_more_than_memory_keeps_the_bound() {
-    let world = World::new(4 * MIB, 8 * MIB);
-    let (id, bytes) = world.plant("a", 20 * MIB);
-    world.cache.adopt(
-        &id,
-        20 * MIB,
-        vec![(Extent::new(0, 20 * MIB), bytes.into())],
-        None,
-    );
-    let held = world.cache.stats().memory_bytes;
-    assert!((2 * MIB..=4 * MIB).contains(&held), "{held}");
-}
-
-#[tokio::test]
 async fn a_store_that_brings_too_little_is_an_error_and_no_bytes() {
-    let world = World::new(4 * MIB, 8 * MIB);
+    let world = ReadWorld::new(4 * MIB, 8 * MIB);
     let etag = world.store.plant("short", content(MIB));
     let id = ObjectId::new(Key::new("short"), etag);
     // The handle believes in more bytes than the store has of this version.
@@ -580,7 +290,7 @@ fn a_runtime_that_ends_answers_its_readers() {
         .unwrap();
     let world = {
         let _in = other.enter();
-        World::new(MIB, 8 * MIB)
+        ReadWorld::new(MIB, 8 * MIB)
     };
     let (stream, _) = world.open("a", 5 * MIB);
     runtime.block_on(async {

@@ -2,15 +2,17 @@
 
 use proptest::prelude::*;
 
+use super::limits::SLACK;
+use super::run::BACKWARD_MAX;
 use super::*;
 
 const MIB: u64 = 1 << 20;
-const LIMITS: Limits = Limits {
+const LIMITS: ReadaheadLimits = ReadaheadLimits {
     unit: UNIT,
     ahead_max: 64 * MIB,
 };
 
-fn access(pattern: &mut Pattern, offset: u64, len: u64) -> Plan {
+fn access(pattern: &mut Pattern, offset: u64, len: u64) -> ReadPlan {
     pattern.access(Extent::new(offset, len), LIMITS)
 }
 
@@ -183,7 +185,7 @@ fn a_run_left_for_long_is_over() {
 }
 
 #[derive(Debug, Clone)]
-enum Op {
+enum AccessOp {
     At(u64, u64),
     On(u64),
     Back(u64),
@@ -191,14 +193,14 @@ enum Op {
     Refuse,
 }
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+fn ops() -> impl Strategy<Value = Vec<AccessOp>> {
     let len = || prop_oneof![1..10_000u64, Just(4096), Just(128 << 10), Just(MIB)];
     let op = prop_oneof![
-        1 => (0..64 * MIB, len()).prop_map(|(at, len)| Op::At(at, len)),
-        4 => len().prop_map(Op::On),
-        2 => len().prop_map(Op::Back),
-        1 => (0..3 * MIB, len()).prop_map(|(gap, len)| Op::Skip(gap, len)),
-        1 => Just(Op::Refuse),
+        1 => (0..64 * MIB, len()).prop_map(|(at, len)| AccessOp::At(at, len)),
+        4 => len().prop_map(AccessOp::On),
+        2 => len().prop_map(AccessOp::Back),
+        1 => (0..3 * MIB, len()).prop_map(|(gap, len)| AccessOp::Skip(gap, len)),
+        1 => Just(AccessOp::Refuse),
     ];
     proptest::collection::vec(op, 1..200)
 }
@@ -214,18 +216,18 @@ proptest! {
         unit in prop_oneof![Just(64u64 << 10), Just(MIB), Just(UNIT)],
         ahead_max in 0..80 * MIB,
     ) {
-        let limits = Limits { unit, ahead_max };
+        let limits = ReadaheadLimits { unit, ahead_max };
         let mut pattern = Pattern::new(size);
         let mut asked: Vec<(u64, Extent)> = Vec::new();
         let (mut at, mut len) = (0, 0);
         let mut last: Option<(u64, Extent)> = None;
         for op in ops {
             (at, len) = match op {
-                Op::At(at, len) => (at, len),
-                Op::On(next) => (at + len, next),
-                Op::Back(next) => (at.saturating_sub(next), next),
-                Op::Skip(gap, next) => (at + len + gap, next),
-                Op::Refuse => {
+                AccessOp::At(at, len) => (at, len),
+                AccessOp::On(next) => (at + len, next),
+                AccessOp::Back(next) => (at.saturating_sub(next), next),
+                AccessOp::Skip(gap, next) => (at + len + gap, next),
+                AccessOp::Refuse => {
                     if let Some((run, extent)) = last.take() {
                         pattern.retreat(run, extent);
                         asked.retain(|(of, other)| *of != run || *other != extent);

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use ackfs_cache::index::DiskError;
+use ackfs_cache::disk_cache::DiskError;
 use clap::ArgMatches;
 
 use crate::config::Config;

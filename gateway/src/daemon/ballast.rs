@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use ackfs_cache::budget::Ballast;
+use ackfs_cache::budget::Balloon;
 use ackfs_cache::dirty::Writer;
 use ackfs_cache::read::ReadCache;
 
@@ -24,7 +24,7 @@ const STEP: u64 = MIB / 8;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    ballast: Ballast,
+    ballast: Balloon,
     reader: Weak<ReadCache>,
     writer: Weak<Writer>,
     /// `--memory` and 64 MiB.
@@ -41,7 +41,7 @@ fn wanted(beside: u64, before: u64) -> u64 {
 
 impl Keeper {
     pub(super) fn new(
-        ballast: Ballast,
+        ballast: Balloon,
         memory: u64,
         reader: &Arc<ReadCache>,
         writer: &Arc<Writer>,

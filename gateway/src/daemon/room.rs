@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ackfs_cache::index::{DiskCache, DiskConfig, DiskError};
+use ackfs_cache::disk_cache::{DiskCache, DiskConfig, DiskError};
 
 use crate::config::CacheConfig;
 

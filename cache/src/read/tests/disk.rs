@@ -1,8 +1,10 @@
 //! Reading with a disk tier: what it is given, and what memory that costs.
 
+use std::time::Duration;
+
 use super::*;
 use crate::disk::sim::SimDisk;
-use crate::index::DiskConfig;
+use crate::disk_cache::DiskConfig;
 
 /// An object that was read while the disk refused bytes lacked them for good: later reads found
 /// them in memory, and what is read from memory is not stored. So it was never passed through.
@@ -11,12 +13,12 @@ async fn what_the_disk_left_out_is_stored_from_memory_when_the_whole_is_wanted()
     let sim = SimDisk::new(1);
     let config = DiskConfig::new("/cache", 64 * MIB);
     let disk = DiskCache::open_on(Arc::new(sim.clone()), config).unwrap();
-    let world = World::with_disk(64 * MIB, 64 * MIB, Some(disk.clone()));
+    let world = ReadWorld::with_disk(64 * MIB, 64 * MIB, Some(disk.clone()));
     let (id, bytes) = world.plant("a", 3 * MIB);
     let stream = world.cache.stream(id.clone(), 3 * MIB);
     sim.fail_writes(Some(libc::EIO));
     assert_eq!(read(&stream, 0, 3 * MIB).await.unwrap(), bytes);
-    world.settled_after(stream).await;
+    world.at_rest_after(stream).await;
     disk.sync().await;
     sim.fail_writes(None);
     disk.store(
@@ -45,7 +47,7 @@ async fn what_the_disk_left_out_is_stored_from_memory_when_the_whole_is_wanted()
 async fn an_open_gives_the_disk_the_moment_that_it_needs_for_the_rest() {
     let config = DiskConfig::new("/cache", 256 * MIB);
     let disk = DiskCache::open_on(Arc::new(SimDisk::new(1)), config).unwrap();
-    let world = World::with_disk(8 * MIB, 64 * MIB, Some(disk.clone()));
+    let world = ReadWorld::with_disk(8 * MIB, 64 * MIB, Some(disk.clone()));
     let (stream, bytes) = world.open("a", 40 * MIB);
     for at in (0..40 * MIB).step_by(1 << 20) {
         let expected = &bytes[at as usize..][..1 << 20];
@@ -56,15 +58,15 @@ async fn an_open_gives_the_disk_the_moment_that_it_needs_for_the_rest() {
         }
     }
     let id = stream.object().clone();
-    world.settled_after(stream).await;
-    let settled = async {
+    world.at_rest_after(stream).await;
+    let whole = async {
         // Each open waits a moment, which a busy machine may need more than once.
         while !disk.gaps(&id, 64 * MIB).is_empty() {
-            world.cache.settle(&id, 40 * MIB).await;
+            world.cache.wait_for_whole_file(&id, 40 * MIB).await;
         }
     };
-    let settled = tokio::time::timeout(Duration::from_mins(1), settled).await;
-    settled.expect("the rest is stored");
+    let whole = tokio::time::timeout(Duration::from_mins(1), whole).await;
+    whole.expect("the rest is stored");
 }
 
 fn disk(sim: &SimDisk) -> Arc<DiskCache> {
@@ -76,7 +78,7 @@ fn disk(sim: &SimDisk) -> Arc<DiskCache> {
 async fn what_waits_for_the_disk_is_paid_for_until_it_is_there() {
     let sim = SimDisk::new(1);
     let disk = disk(&sim);
-    let world = World::with_disk(MIB, 64 * MIB, Some(disk.clone()));
+    let world = ReadWorld::with_disk(MIB, 64 * MIB, Some(disk.clone()));
     let held = sim.hold_writes().await;
     let (stream, bytes) = world.open("a", 3 * MIB);
     assert_eq!(read(&stream, 0, 3 * MIB).await.unwrap(), bytes);
@@ -91,7 +93,7 @@ async fn what_waits_for_the_disk_is_paid_for_until_it_is_there() {
     assert!(world.fills.used() >= 3 * MIB, "{}", world.fills.used());
     drop(held);
     stored.await;
-    world.settled().await;
+    world.at_rest().await;
     assert!(disk.gaps(&id, 64 * MIB).is_empty() && disk.holds(&id, Extent::new(0, 3 * MIB)));
 }
 
@@ -100,7 +102,7 @@ async fn what_waits_for_the_disk_is_paid_for_until_it_is_there() {
 async fn a_disk_that_hangs_keeps_no_memory_from_readers() {
     let sim = SimDisk::new(1);
     let disk = disk(&sim);
-    let world = World::with_disk(MIB, 8 * MIB, Some(disk.clone()));
+    let world = ReadWorld::with_disk(MIB, 8 * MIB, Some(disk.clone()));
     let _held = sim.hold_writes().await;
     for number in 0..20 {
         let (stream, bytes) = world.open(&format!("object-{number}"), 2 * MIB);

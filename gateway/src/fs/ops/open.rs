@@ -118,7 +118,7 @@ impl Filesystem {
             state => state.object().zip(Some(state.attr.size)),
         };
         if let Some((object, size)) = clean {
-            self.reader.settle(&object, size).await;
+            self.reader.wait_for_whole_file(&object, size).await;
         }
         if inode.state.lock().leaving {
             // Whether the name is still there afterwards the kernel then finds out.
