@@ -24,6 +24,7 @@ use crate::extent::Extent;
 mod attempt;
 mod body;
 mod early;
+pub mod lost;
 pub(crate) mod parts;
 mod publish;
 

@@ -18,7 +18,7 @@ use super::content::{Content, Version};
 use super::{Base, Published, WriteError};
 use crate::extent::Extent;
 use crate::object::{Key, ObjectId};
-use crate::store::{Condition, Metadata};
+use crate::store::{Condition, Fingerprint, Metadata};
 use crate::upload::parts::{Early, Upload};
 
 /// Where the bytes of the base are that nobody overwrote.
@@ -59,7 +59,12 @@ pub(crate) struct Attempt {
     pub(crate) changes: u64,
     /// What was sent beside it.
     pub(crate) metadata: Metadata,
+    /// How the object is known that it made.
+    pub(crate) fingerprint: Fingerprint,
 }
+
+/// How many attempts are remembered: a second one may fail without an answer before the first arrives.
+const ATTEMPTS_MAX: usize = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -74,7 +79,8 @@ pub(crate) struct State {
     /// When the oldest unpublished change was made, if it is not in `sealed`.
     dirty_since: Option<SystemTime>,
     pub(crate) sealed: Option<Sealed>,
-    pub(crate) attempt: Option<Attempt>,
+    /// Versions that may have reached the store, oldest first.
+    pub(crate) attempts: Vec<Attempt>,
     pub(crate) upload: Option<Upload>,
     pub(crate) early: Early,
     /// What an upload that begins early is created with.
@@ -100,7 +106,7 @@ impl State {
             published: 0,
             dirty_since: None,
             sealed: None,
-            attempt: None,
+            attempts: Vec::new(),
             upload: None,
             early: Early::default(),
             metadata: Metadata::default(),
@@ -205,6 +211,14 @@ impl State {
         Some(sealed.version)
     }
 
+    /// A version may have reached the store: the next try looks first.
+    pub(crate) fn attempted(&mut self, attempt: Attempt) {
+        if self.attempts.len() == ATTEMPTS_MAX {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(attempt);
+    }
+
     /// Changes up to the count `changes` are in the store as `id`, which is the base from now on.
     /// Gives the sealed version.
     pub(crate) fn published(&mut self, id: ObjectId, size: u64, changes: u64) -> Option<Version> {
@@ -223,7 +237,7 @@ impl State {
             modified: SystemTime::now(),
             clean: self.changes == changes,
         });
-        self.attempt = None;
+        self.attempts.clear();
         self.early.published();
         sealed.map(|sealed| sealed.version)
     }
@@ -231,7 +245,7 @@ impl State {
     /// The next publish goes under `key` over `base`.
     pub(crate) fn retarget(&mut self, key: Key, base: Base) {
         self.key = key;
-        self.attempt = None;
+        self.attempts.clear();
         self.here = None;
         let clean = self.changes == self.published;
         match base {

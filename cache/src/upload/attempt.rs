@@ -2,12 +2,12 @@
 //! try would find "somebody else's" version there: a close() that fails with ESTALE though nobody
 //! else touched the file.
 //!
-//! So the sealed version of such a try is kept, and before the next one the object is looked at. If
-//! it changed, and its size and metadata are what was sent, it is compared byte by byte: nothing
-//! less tells ours from theirs, for an ETag need not be a checksum. That costs a download, but only
-//! after a failure and only if there is something new. An equal object of somebody else's is taken
-//! for ours; nobody can tell the difference.
+//! So the sealed version of such a try is kept, and before the next one the object is looked at
+//! ([`super::lost`]). Where the store shows no more of it than its size, and its metadata are what was sent,
+//! it is compared byte by byte. That costs a download, but only after a failure and only if there is
+//! something new.
 
+use super::lost::{self, Whose};
 use crate::dirty::WriteError;
 use crate::dirty::file::Inner;
 use crate::dirty::state::Attempt;
@@ -22,32 +22,31 @@ impl Inner {
     /// Finds out whether a try without a clear answer succeeded, and if so takes it as published.
     /// Whether it did.
     pub(super) async fn settle_attempt(&self) -> Result<bool, WriteError> {
-        let (attempt, base, key) = {
+        let (attempts, base, key) = {
             let state = self.state.lock();
             let base = match &state.condition {
                 Condition::Matches(etag) => Some(etag.clone()),
                 _ => None,
             };
-            (state.attempt.clone(), base, state.key.clone())
+            (state.attempts.clone(), base, state.key.clone())
         };
-        let Some(attempt) = attempt else {
-            return Ok(false);
-        };
-        let info = match self.writer.store.head(&key).await {
-            Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(false),
-            info => info?,
-        };
-        let likely = base.as_ref() != Some(&info.etag)
-            && info.size == attempt.version.size
-            && info.metadata.user == attempt.metadata.user;
-        let id = ObjectId::new(key, info.etag);
-        if !likely || !self.is_same(&id, &attempt).await? {
-            return Ok(false);
+        for attempt in attempts.iter().rev() {
+            let whose = lost::whose(&*self.writer.store, &key, &attempt.fingerprint).await?;
+            let (Whose::Ours(shown) | Whose::Unclear(shown)) = &whose else {
+                continue;
+            };
+            let id = ObjectId::new(key.clone(), shown.etag.clone());
+            let likely =
+                base.as_ref() != Some(&shown.etag) && shown.metadata.user == attempt.metadata.user;
+            let certain = matches!(whose, Whose::Ours(_));
+            if likely && (certain || self.is_same(&id, attempt).await?) {
+                let size = attempt.version.size;
+                self.state.lock().published(id, size, attempt.changes);
+                self.abandon_upload().await;
+                return Ok(true);
+            }
         }
-        let size = attempt.version.size;
-        self.state.lock().published(id, size, attempt.changes);
-        self.abandon_upload().await;
-        Ok(true)
+        Ok(false)
     }
 
     /// Whether the object has the bytes of the attempt.

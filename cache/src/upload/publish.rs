@@ -17,14 +17,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::parts::Claim;
-use super::{Ladder, Plan, PlannedPart, plan};
+use super::{Ladder, Plan, PlannedPart, lost, plan};
 use crate::dirty::file::Inner;
 use crate::dirty::state::{Attempt, Source};
 use crate::dirty::{Base, DirtyFile, OnConflict, Published, WriteError};
 use crate::extent::Extent;
 use crate::memory::Keep;
 use crate::object::{ETag, Key, ObjectId};
-use crate::store::{Condition, CopyMetadata, Metadata, StoreError, StoreErrorKind};
+use crate::store::{Condition, CopyMetadata, Fingerprint, Metadata, StoreError, StoreErrorKind};
 
 impl DirtyFile {
     /// Makes the store hold the file as it is now, with the condition that the base asks for, and
@@ -96,14 +96,14 @@ impl DirtyFile {
 /// What became of a try.
 struct Failure {
     error: WriteError,
-    /// The object may be there all the same.
-    unclear: bool,
+    /// The object may be there all the same, and is known by this.
+    lost: Option<Box<Fingerprint>>,
 }
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
-        let unclear = false;
-        Self { error, unclear }
+        let lost = None;
+        Self { error, lost }
     }
 }
 
@@ -115,13 +115,14 @@ impl From<StoreError> for Failure {
 
 impl Failure {
     /// Of the request that makes the object.
-    fn last(error: StoreError) -> Self {
-        let unclear = matches!(
-            error.kind,
-            StoreErrorKind::Timeout | StoreErrorKind::Broken | StoreErrorKind::Throttled
-        );
+    fn last(mut error: StoreError) -> Self {
+        let lost = error.lost.take();
         let error = WriteError::Store(error);
-        Self { error, unclear }
+        Self { error, lost }
+    }
+
+    fn is_refusal(&self) -> bool {
+        matches!(&self.error, WriteError::Store(error) if error.is_refusal())
     }
 
     fn is(&self, kind: StoreErrorKind) -> bool {
@@ -140,7 +141,7 @@ impl Inner {
                 return Ok(false);
             }
             state.metadata = metadata.clone();
-            (state.changes(), state.attempt.is_some())
+            (state.changes(), !state.attempts.is_empty())
         };
         let done = || self.state.lock().has_published(wanted);
         if unclear && self.settle_attempt().await? && done() {
@@ -148,9 +149,10 @@ impl Inner {
         }
         match self.send(metadata).await {
             Ok(()) => Ok(true),
-            // The try before this one may have arrived after we looked.
-            Err(error) if unclear && error.is(StoreErrorKind::Changed) => {
-                if !self.settle_attempt().await? {
+            // An attempt of this try may have won, or the try before it have arrived after we looked.
+            Err(error) if error.is_refusal() && !self.state.lock().attempts.is_empty() => {
+                let gone = error.is(StoreErrorKind::NotFound);
+                if !self.settle_attempt().await? && !gone {
                     return Err(error.error);
                 }
                 if !done() {
@@ -203,13 +205,12 @@ impl Inner {
             Err(failure) => {
                 let mut state = self.state.lock();
                 let version = state.unseal();
-                if failure.unclear
-                    && let Some(version) = version
-                {
-                    state.attempt = Some(Attempt {
+                if let (Some(lost), Some(version)) = (&failure.lost, version) {
+                    state.attempted(Attempt {
                         version,
                         changes,
                         metadata: metadata.clone(),
+                        fingerprint: (**lost).clone(),
                     });
                 }
                 Err(failure)
@@ -231,7 +232,8 @@ impl Inner {
         let store = &self.writer.store;
         let replace = CopyMetadata::Replace(metadata.clone());
         let condition = self.condition();
-        let etag = store.copy(&source, &key, replace, &condition).await?;
+        let copied = store.copy(&source, &key, replace, &condition).await;
+        let etag = lost::settle(&**store, &key, copied).await?;
         let id = ObjectId::new(key, etag);
         let mut state = self.state.lock();
         match &mut state.source {
@@ -278,6 +280,7 @@ impl Inner {
         let condition = self.condition();
         let store = &self.writer.store;
         let put = store.put(key, bytes, metadata, &condition).await;
+        let put = lost::settle(&**store, key, put).await;
         let etag = put.map_err(Failure::last)?;
         self.writer.count_uploaded(size);
         Ok(etag)
@@ -314,11 +317,11 @@ impl Inner {
                 Err(failure) => failure,
             };
             // Unknown to the store, or its parts are not what we think: begin anew, once.
-            let lost = failure.is(StoreErrorKind::NotFound) || failure.is(StoreErrorKind::Rejected);
-            if lost || failure.is(StoreErrorKind::Changed) {
+            let gone = failure.is(StoreErrorKind::NotFound) || failure.is(StoreErrorKind::Rejected);
+            if gone || failure.is(StoreErrorKind::Changed) {
                 self.abandon_upload().await;
             }
-            if fresh || !lost {
+            if fresh || !gone || failure.lost.is_some() {
                 return Err(failure);
             }
             fresh = true;
@@ -380,6 +383,7 @@ impl Inner {
         let condition = self.condition();
         let store = &self.writer.store;
         let completed = store.complete(key, &id, &parts, &condition).await;
+        let completed = lost::settle(&**store, key, completed).await;
         let etag = completed.map_err(Failure::last)?;
         self.writer.uploads.lock().remove(&id);
         self.state.lock().upload = None;

@@ -166,7 +166,7 @@ fn conditions(found: &Capabilities, read_only: bool) -> Check {
 async fn checksums(config: &Config, store: &S3Store, found: &Capabilities) -> Check {
     let wanted = match config.store.checksum {
         Checksum::Auto => "auto",
-        Checksum::Crc64nvme => "crc64nvme",
+        Checksum::Crc64Nvme => "crc64nvme",
         Checksum::Crc32 => "crc32",
         Checksum::WhenRequired => {
             return Check::ok(CHECKSUMS, "only where S3 demands one, as asked");

@@ -11,11 +11,12 @@ use ackfs_cache::store::{
     BoxFuture, Condition, CopyMetadata, Later, ListRequest, Metadata, ObjectStore, PartBytes,
     Priority, StoreErrorKind, UploadId,
 };
+use ackfs_cache::upload::lost::settle;
 use bytes::Bytes;
 
-use super::{collect, found};
-use crate::s3::request::random;
+use super::{collect, connected, location};
 use crate::s3::core::Core;
+use crate::s3::request::random;
 use crate::s3::{Capabilities, Checksum, ConnectErrorKind, Honoured, S3Config, S3Store};
 
 pub(super) fn endpoint() -> String {
@@ -28,24 +29,24 @@ pub(super) fn credentials() -> (String, String) {
 }
 
 /// A bucket of its own.
-pub(super) struct Bucket {
+pub(super) struct TestBucket {
     pub(super) store: Arc<S3Store>,
     pub(super) capabilities: Capabilities,
     config: S3Config,
 }
 
-impl Bucket {
+impl TestBucket {
     pub(super) async fn new(config: S3Config) -> Self {
         let config = S3Config {
             bucket: format!("ackfs-test-{:016x}", random()),
             ..config
         };
         let (access, secret) = credentials();
-        let found = found(&endpoint(), &access, &secret);
-        let core = found.core(&config, String::new(), found.region.clone());
+        let location = location(&endpoint(), &access, &secret);
+        let core = location.core(&config, String::new(), location.region.clone());
         let made = core.client.create_bucket().bucket(&config.bucket).send();
         made.await.unwrap();
-        let (store, capabilities) = found.connect(config.clone(), String::new()).await.unwrap();
+        let (store, capabilities) = connected(&location, &config, "").await.unwrap();
         Self {
             store,
             capabilities,
@@ -55,8 +56,8 @@ impl Bucket {
 
     fn changed(&self, change: impl FnOnce(&mut Core)) -> Arc<S3Store> {
         let (access, secret) = credentials();
-        let found = found(&endpoint(), &access, &secret);
-        let mut core = found.core(&self.config, String::new(), found.region.clone());
+        let location = location(&endpoint(), &access, &secret);
+        let mut core = location.core(&self.config, String::new(), location.region.clone());
         change(Arc::get_mut(&mut core).unwrap());
         Arc::new(S3Store { core })
     }
@@ -129,10 +130,10 @@ fn metadata() -> Metadata {
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn what_was_put_is_read_listed_and_removed() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     let store = &bucket.store;
     for checksum in [Checksum::Auto, Checksum::Crc32, Checksum::WhenRequired] {
-        let other = Bucket::new(S3Config {
+        let other = TestBucket::new(S3Config {
             checksum,
             ..S3Config::new("")
         })
@@ -178,7 +179,7 @@ async fn what_was_put_is_read_listed_and_removed() {
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn conditions_hold_and_the_probe_leaves_nothing() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     assert_eq!(bucket.capabilities.conditional.writes(), Honoured::Yes);
     assert_eq!(bucket.keys().await, [""; 0]);
     let first = bucket.put("key", b"1", &Condition::Absent).await.unwrap();
@@ -203,7 +204,7 @@ async fn conditions_hold_and_the_probe_leaves_nothing() {
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn of_racing_creators_exactly_one_wins() {
-    let bucket = Arc::new(Bucket::new(S3Config::new("")).await);
+    let bucket = Arc::new(TestBucket::new(S3Config::new("")).await);
     for round in 0..8 {
         let racers: Vec<_> = (0..16_u8)
             .map(|racer| {
@@ -227,7 +228,7 @@ async fn of_racing_creators_exactly_one_wins() {
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn parts_copied_parts_and_conditions_make_an_object() {
     for checksum in [Checksum::Auto, Checksum::Crc32, Checksum::WhenRequired] {
-        let bucket = Bucket::new(S3Config {
+        let bucket = TestBucket::new(S3Config {
             checksum,
             ..S3Config::new("")
         })
@@ -253,7 +254,7 @@ async fn parts_copied_parts_and_conditions_make_an_object() {
             .copy_part(&key, &upload, 2, &source, Extent::new(100, 5 << 20))
             .await;
         if checksum == Checksum::Crc32 {
-            // Asked for by name the checksum is announced, and MinIO wants it of every part.
+            // SeenRequest for by name the checksum is announced, and MinIO wants it of every part.
             assert_eq!(second.unwrap_err().kind, StoreErrorKind::Rejected);
             assert_eq!(store.part_copies(), Honoured::No);
             // The part that was refused is sent, and the upload is sound.
@@ -317,9 +318,12 @@ async fn parts_copied_parts_and_conditions_make_an_object() {
             .complete(&key, &upload, &parts, &condition)
             .await
             .unwrap();
-        // Asked again, as if the answer had been lost.
-        let again = store.complete(&key, &upload, &parts, &Condition::None);
-        assert_eq!(again.await.unwrap(), etag, "{checksum:?}");
+        // SeenRequest again, as if the answer had been lost.
+        let again = store
+            .complete(&key, &upload, &parts, &Condition::None)
+            .await;
+        let settled = settle(&**store, &key, again).await;
+        assert_eq!(settled.unwrap(), etag, "{checksum:?}");
         let bytes = bucket.read("big", &etag).await;
         assert_eq!(bytes.len(), (10 << 20) + 3);
         assert!(bytes[5 << 20..10 << 20] == source_bytes[100..100 + (5 << 20)]);
@@ -335,7 +339,7 @@ async fn parts_copied_parts_and_conditions_make_an_object() {
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn copies_keep_or_replace_metadata_in_one_piece_or_in_parts() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     let in_parts = bucket.changed(|core| {
         core.copy_object_max = 1;
         core.copy_part_len = 5 << 20;
@@ -420,7 +424,7 @@ async fn copies_keep_or_replace_metadata_in_one_piece_or_in_parts() {
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn strange_keys_are_listed_as_they_are() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     let mut keys = vec![
         "a",
         "a b",
@@ -456,11 +460,8 @@ async fn a_real_refusal_is_explained() {
         ("nobody", &secret, ConnectErrorKind::BadCredentials),
         (&access, "wrong-secret", ConnectErrorKind::BadCredentials),
     ] {
-        let found = found(&endpoint(), access, secret);
-        let error = found
-            .connect(config.clone(), String::new())
-            .await
-            .unwrap_err();
+        let location = location(&endpoint(), access, secret);
+        let error = connected(&location, &config, "").await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
     }
 }
