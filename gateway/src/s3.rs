@@ -127,6 +127,14 @@ impl S3Store {
         self.core.conditions.known()
     }
 
+    /// Whether the endpoint copies parts of objects, by trying. Writes nothing.
+    ///
+    /// # Errors
+    /// As of an upload that failed for a reason that says nothing about copies. Waits for the store.
+    pub async fn probe_part_copies(&self) -> StoreResult<Honoured> {
+        self.core.probe_part_copies().await
+    }
+
     /// Whether the endpoint copies parts of objects, as far as is known by now. Never waits.
     pub fn part_copies(&self) -> Honoured {
         self.core.part_copies.known()

@@ -50,7 +50,8 @@ impl Core {
         }
     }
 
-    async fn copy_part_once(
+    /// The same, whatever is known about the endpoint.
+    pub(super) async fn copy_part_once(
         &self,
         key: &Key,
         upload: &UploadId,
@@ -131,7 +132,7 @@ impl Core {
     }
 
     /// What comes out of a copy that failed; takes note of an endpoint that does not copy parts.
-    fn not_copied(&self, failure: RequestFailure) -> StoreError {
+    pub(super) fn not_copied(&self, failure: RequestFailure) -> StoreError {
         if self.part_copies.known() == Honoured::Unknown && refuses_every_copy(&failure) {
             self.part_copies.refused(&failure.error.message);
         }

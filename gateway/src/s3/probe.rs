@@ -1,12 +1,13 @@
-//! Finding out which conditions the endpoint honours, by trying.
+//! Finding out which conditions the endpoint honours, and whether it copies parts, by trying.
 //!
 //! The mount asks in a way that writes nothing where all is well: a PutObject with `If-Match` on a key that
 //! does not exist and a version that cannot be. A store that honours the condition answers 404 or 412. One
 //! that ignores it makes an empty object, which is then used to try `If-None-Match: *`, and removed. What is
 //! not asked is concluded (`conditions`).
 
-use ackfs_cache::object::{ETag, Key};
-use ackfs_cache::store::{Condition, StoreError, StoreErrorKind, StoreResult};
+use ackfs_cache::extent::Extent;
+use ackfs_cache::object::{ETag, Key, ObjectId};
+use ackfs_cache::store::{Condition, Metadata, StoreError, StoreErrorKind, StoreResult};
 use tracing::warn;
 
 use super::conditions::{ConditionalSupport, Honoured};
@@ -32,13 +33,9 @@ impl Core {
     /// # Errors
     /// As of a call whose failure says nothing about conditions: the store is away or busy.
     pub(super) async fn probe_conditional_writes(&self) -> StoreResult<ConditionalSupport> {
-        let key = Key::new(format!("{}.ackfs-probe-{:016x}", self.prefix, random()));
-        // An MD5 that no object has: stores compare it as text.
-        let impossible = ETag::new("\"00000000000000000000000000000000\"");
-        match self
-            .try_condition(&key, &Condition::Matches(impossible))
-            .await?
-        {
+        let key = self.probe_key();
+        let never = Condition::Matches(impossible());
+        match self.try_condition(&key, &never).await? {
             ConditionAnswer::Denied(error) => self.warn_denied(&error),
             ConditionAnswer::Refused => self.conditions.found(Honoured::Yes, Honoured::Yes),
             answer @ (ConditionAnswer::Ignored | ConditionAnswer::Unsupported) => {
@@ -58,6 +55,41 @@ impl Core {
             }
         }
         Ok(self.conditions.known())
+    }
+
+    /// Whether the endpoint copies parts, by asking for one of an object that does not exist: what copies says so,
+    /// and nothing is written.
+    ///
+    /// # Errors
+    /// As of a call whose failure says nothing about copies.
+    pub(super) async fn probe_part_copies(&self) -> StoreResult<Honoured> {
+        let key = self.probe_key();
+        let missing = ObjectId::new(key.clone(), impossible());
+        let upload = self.create_multipart(&key, &Metadata::default()).await?;
+        let extent = Extent::new(0, 1);
+        let copied = self
+            .copy_part_once(&key, &upload, 1, &missing, extent)
+            .await;
+        if let Err(error) = self.abort(&key, &upload).await {
+            warn!(?key, %error, "the probe's upload could not be given up");
+        }
+        match copied.result {
+            Ok(_part) => {
+                let why = "it made a part of an object that does not exist";
+                self.part_copies.refused(why);
+                Ok(Honoured::No)
+            }
+            Err(failure) => match self.not_copied(failure) {
+                error if error.kind == StoreErrorKind::Changed => Ok(Honoured::Yes),
+                _ if self.part_copies.known() == Honoured::No => Ok(Honoured::No),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// A key that nobody uses.
+    fn probe_key(&self) -> Key {
+        Key::new(format!("{}.ackfs-probe-{:016x}", self.prefix, random()))
     }
 
     /// Said once, at the mount: else every close is the first to tell.
@@ -108,4 +140,9 @@ impl Core {
             },
         }
     }
+}
+
+/// An MD5 that no object has: stores compare it as text.
+fn impossible() -> ETag {
+    ETag::new("\"00000000000000000000000000000000\"")
 }

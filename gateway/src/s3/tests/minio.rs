@@ -181,6 +181,8 @@ async fn what_was_put_is_read_listed_and_removed() {
 async fn conditions_hold_and_the_probe_leaves_nothing() {
     let bucket = TestBucket::new(S3Config::new("")).await;
     assert_eq!(bucket.capabilities.conditional.writes(), Honoured::Yes);
+    let copies = bucket.store.probe_part_copies().await.unwrap();
+    assert_eq!(copies, Honoured::Yes);
     assert_eq!(bucket.keys().await, [""; 0]);
     let first = bucket.put("key", b"1", &Condition::Absent).await.unwrap();
     let changed = Err(StoreErrorKind::Changed);

@@ -47,3 +47,40 @@ async fn where_writing_is_not_allowed_the_probe_says_unknown() {
     let support = store(&server.url).probe_conditional_writes().await.unwrap();
     assert_eq!(support.writes(), Honoured::Unknown);
 }
+
+/// Begins an upload, answers a copy by `copied`.
+async fn copier(copied: ScriptedAnswer) -> ScriptedServer {
+    let begun =
+        "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
+    let script = vec![
+        ScriptedAnswer::new(200).body(begun),
+        copied,
+        ScriptedAnswer::new(204),
+    ];
+    ScriptedServer::scripted(script).await
+}
+
+#[tokio::test]
+async fn a_store_that_copies_parts_says_that_the_source_is_missing() {
+    for (copied, wanted) in [
+        (ScriptedAnswer::error(404, "NoSuchKey"), Honoured::Yes),
+        (
+            ScriptedAnswer::error(412, "PreconditionFailed"),
+            Honoured::Yes,
+        ),
+        (ScriptedAnswer::error(501, "NotImplemented"), Honoured::No),
+        (ScriptedAnswer::new(200).header("ETag", HELLO), Honoured::No),
+        (
+            ScriptedAnswer::new(200)
+                .body("<CopyPartResult><ETag>&quot;part&quot;</ETag></CopyPartResult>"),
+            Honoured::No,
+        ),
+    ] {
+        let server = copier(copied).await;
+        let store = store(&server.url);
+        assert_eq!(store.probe_part_copies().await.unwrap(), wanted);
+        assert_eq!(server.methods(), ["POST", "PUT", "DELETE"]);
+    }
+    let server = copier(ScriptedAnswer::error(403, "AccessDenied")).await;
+    store(&server.url).probe_part_copies().await.unwrap_err();
+}
