@@ -124,7 +124,7 @@ impl S3Store {
 
     /// What is known by now about the conditional writes of the endpoint. Never waits.
     pub fn conditional_support(&self) -> ConditionalSupport {
-        self.core.conditions.known()
+        self.core.conditions.support()
     }
 
     /// Whether the endpoint copies parts of objects, by trying. Writes nothing.
@@ -137,7 +137,7 @@ impl S3Store {
 
     /// Whether the endpoint copies parts of objects, as far as is known by now. Never waits.
     pub fn part_copies(&self) -> Honoured {
-        self.core.part_copies.known()
+        self.core.part_copies.support()
     }
 
     /// What the store was asked so far and how that went. Never waits.

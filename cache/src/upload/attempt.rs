@@ -21,7 +21,7 @@ const COMPARE: u64 = 1 << 20;
 impl Inner {
     /// Finds out whether a try without a clear answer succeeded, and if so takes it as published.
     /// Whether it did.
-    pub(super) async fn settle_attempt(&self) -> Result<bool, WriteError> {
+    pub(super) async fn confirm_attempt(&self) -> Result<bool, WriteError> {
         let (attempts, base, key) = {
             let state = self.state.lock();
             let base = match &state.condition {

@@ -50,7 +50,7 @@ pub async fn whose(store: &dyn ObjectStore, key: &Key, ours: &Fingerprint) -> St
 /// # Errors
 /// That of the call, with its fingerprint only where it is still not clear whose object is there; that of the
 /// look if it failed.
-pub async fn settle(
+pub async fn confirm(
     store: &dyn ObjectStore,
     key: &Key,
     written: StoreResult<ETag>,
@@ -111,18 +111,18 @@ mod tests {
     async fn a_refused_write_is_ours_only_if_its_object_is_there() {
         let store = MemoryStore::new();
         let key = Key::new("k");
-        let error = settle(&*store, &key, refused(4)).await.unwrap_err();
+        let error = confirm(&*store, &key, refused(4)).await.unwrap_err();
         assert!(error.message.contains("was removed"), "{error}");
         let etag = store.plant("k", "ours");
-        assert_eq!(settle(&*store, &key, refused(4)).await.unwrap(), etag);
-        let error = settle(&*store, &key, refused(5)).await.unwrap_err();
+        assert_eq!(confirm(&*store, &key, refused(4)).await.unwrap(), etag);
+        let error = confirm(&*store, &key, refused(5)).await.unwrap_err();
         assert!(
             error.lost.is_none() && error.message.contains("somebody else"),
             "{error}"
         );
         // Another version of the same size: only its bytes tell.
         store.plant("k", "thrs");
-        let error = settle(&*store, &key, refused(4)).await.unwrap_err();
+        let error = confirm(&*store, &key, refused(4)).await.unwrap_err();
         assert!(error.lost.is_some(), "{error}");
     }
 
@@ -134,7 +134,7 @@ mod tests {
         let (body, metadata) = (Vec::new(), Metadata::default());
         let put = store.put(&key, body, &metadata, &Condition::Absent).await;
         store.calls();
-        let error = settle(&*store, &key, put).await.unwrap_err();
+        let error = confirm(&*store, &key, put).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Changed);
         assert_eq!(store.calls(), []);
     }

@@ -9,7 +9,7 @@
 //! as before; parts that arrived are kept for the next try. An upload that the store does not know
 //! any more begins anew, once.
 //!
-//! An answer that was lost is the hard case; [`super::attempt`] settles it before the next try.
+//! An answer that was lost is the hard case; [`super::attempt`] finds out before the next try.
 
 use std::sync::Arc;
 
@@ -144,7 +144,7 @@ impl Inner {
             (state.changes(), !state.attempts.is_empty())
         };
         let done = || self.state.lock().has_published(wanted);
-        if unclear && self.settle_attempt().await? && done() {
+        if unclear && self.confirm_attempt().await? && done() {
             return Ok(true);
         }
         match self.send(metadata).await {
@@ -152,7 +152,7 @@ impl Inner {
             // An attempt of this try may have won, or the try before it have arrived after we looked.
             Err(error) if error.is_refusal() && !self.state.lock().attempts.is_empty() => {
                 let gone = error.is(StoreErrorKind::NotFound);
-                if !self.settle_attempt().await? && !gone {
+                if !self.confirm_attempt().await? && !gone {
                     return Err(error.error);
                 }
                 if !done() {
@@ -233,7 +233,7 @@ impl Inner {
         let replace = CopyMetadata::Replace(metadata.clone());
         let condition = self.condition();
         let copied = store.copy(&source, &key, replace, &condition).await;
-        let etag = lost::settle(&**store, &key, copied).await?;
+        let etag = lost::confirm(&**store, &key, copied).await?;
         let id = ObjectId::new(key, etag);
         let mut state = self.state.lock();
         match &mut state.source {
@@ -280,7 +280,7 @@ impl Inner {
         let condition = self.condition();
         let store = &self.writer.store;
         let put = store.put(key, bytes, metadata, &condition).await;
-        let put = lost::settle(&**store, key, put).await;
+        let put = lost::confirm(&**store, key, put).await;
         let etag = put.map_err(Failure::last)?;
         self.writer.count_uploaded(size);
         Ok(etag)
@@ -383,7 +383,7 @@ impl Inner {
         let condition = self.condition();
         let store = &self.writer.store;
         let completed = store.complete(key, &id, &parts, &condition).await;
-        let completed = lost::settle(&**store, key, completed).await;
+        let completed = lost::confirm(&**store, key, completed).await;
         let etag = completed.map_err(Failure::last)?;
         self.writer.uploads.lock().remove(&id);
         self.state.lock().upload = None;

@@ -397,7 +397,7 @@ impl Filesystem {
                 .store
                 .put(&key, Vec::new(), &metadata, &Condition::Absent)
                 .await;
-            match lost::settle(&*this.store, &key, put).await {
+            match lost::confirm(&*this.store, &key, put).await {
                 Ok(_) => {}
                 Err(error) if error.kind == StoreErrorKind::Changed => {
                     return Err(FsError::plain(libc::EEXIST));

@@ -256,7 +256,7 @@ impl Filesystem {
         if let Some(metadata) = metadata {
             let copy = CopyMetadata::Replace(metadata.clone());
             let copied = self.store.copy(&source, target, copy, condition).await;
-            let error = match lost::settle(&*self.store, target, copied).await {
+            let error = match lost::confirm(&*self.store, target, copied).await {
                 Ok(etag) => return Ok((source, metadata, etag)),
                 Err(error) => error,
             };
@@ -276,7 +276,7 @@ impl Filesystem {
         let metadata = moved(attr.with_metadata(&newest.metadata), &newest.metadata);
         let copy = CopyMetadata::Replace(metadata.clone());
         let copied = self.store.copy(&source, target, copy, condition).await;
-        match lost::settle(&*self.store, target, copied).await {
+        match lost::confirm(&*self.store, target, copied).await {
             Ok(etag) => Ok((source, metadata, etag)),
             // Only NOREPLACE asks for more than that the source is there, which it was a moment ago.
             Err(error) if error.kind == StoreErrorKind::Changed && flags & NOREPLACE != 0 => {

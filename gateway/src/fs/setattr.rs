@@ -158,7 +158,7 @@ impl Filesystem {
         let condition = Condition::Matches(id.etag.clone());
         let copy = CopyMetadata::Replace(metadata.clone());
         let copied = self.store.copy(&id, &id.key, copy, &condition).await;
-        let etag = match lost::settle(&*self.store, &id.key, copied).await {
+        let etag = match lost::confirm(&*self.store, &id.key, copied).await {
             Ok(etag) => etag,
             Err(error) => {
                 let mut state = inode.state.lock();
@@ -226,7 +226,7 @@ impl Filesystem {
                 self.store.copy(&id, &key, copy, &condition).await
             }
         };
-        match lost::settle(&*self.store, &key, put).await {
+        match lost::confirm(&*self.store, &key, put).await {
             Ok(_) => Ok(metadata),
             Err(error) if error.kind == StoreErrorKind::Changed => Err(FsError::plain(libc::EBUSY)),
             Err(error) => Err(error.into()),

@@ -127,7 +127,7 @@ impl Filesystem {
             .store
             .put(&id_key, body, &metadata, &Condition::Absent)
             .await;
-        let etag = match lost::settle(&*self.store, &id_key, put).await {
+        let etag = match lost::confirm(&*self.store, &id_key, put).await {
             Ok(etag) => etag,
             Err(error) => {
                 // Somebody else's name, or ours if only the answer was lost: the next look-up asks.

@@ -64,7 +64,7 @@ pub(super) const CRC32: &str = "x-amz-checksum-crc32";
 /// Which checksum to send, and what was learnt about the endpoint.
 #[derive(Debug)]
 pub(super) struct ChecksumPolicy {
-    asked: Checksum,
+    wanted: Checksum,
     /// Whether a refusal may turn `Auto` into MD5: at custom endpoints only.
     may_fall_back: bool,
     /// Whether it did.
@@ -72,10 +72,10 @@ pub(super) struct ChecksumPolicy {
 }
 
 impl ChecksumPolicy {
-    pub(super) fn new(asked: Checksum, custom_endpoint: bool) -> Self {
+    pub(super) fn new(wanted: Checksum, custom_endpoint: bool) -> Self {
         Self {
-            asked,
-            may_fall_back: custom_endpoint && asked == Checksum::Auto,
+            wanted,
+            may_fall_back: custom_endpoint && wanted == Checksum::Auto,
             fell_back: AtomicBool::new(false),
         }
     }
@@ -93,7 +93,7 @@ impl ChecksumPolicy {
     }
 
     pub(super) fn kind(&self) -> SumKind {
-        match self.asked {
+        match self.wanted {
             Checksum::Auto if self.fell_back.load(Relaxed) => SumKind::Md5,
             Checksum::Auto | Checksum::Crc64Nvme => SumKind::Crc64Nvme,
             Checksum::Crc32 => SumKind::Crc32,

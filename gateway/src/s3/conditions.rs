@@ -114,7 +114,7 @@ impl Conditions {
     }
 
     /// What is known. Never waits.
-    pub(super) fn known(&self) -> ConditionalSupport {
+    pub(super) fn support(&self) -> ConditionalSupport {
         *self.0.read()
     }
 
@@ -168,7 +168,7 @@ impl PartCopies {
     const REFUSED: u8 = 2;
 
     /// What is known. Never waits.
-    pub(super) fn known(&self) -> Honoured {
+    pub(super) fn support(&self) -> Honoured {
         match self.0.load(Relaxed) {
             Self::SOUND => Honoured::Yes,
             Self::REFUSED => Honoured::No,

@@ -110,7 +110,7 @@ impl StoreLocation {
             endpoint_url: self.endpoint_url.clone(),
             region: region.map_or_else(String::new, ToString::to_string),
             path_style: self.path_style,
-            conditional: core.conditions.known(),
+            conditional: core.conditions.support(),
         };
         Ok((core, capabilities))
     }

@@ -53,7 +53,7 @@ impl Core {
         let write = Write {
             key: target,
             condition,
-            honoured: self.conditions.known().copy(condition),
+            honoured: self.conditions.support().copy(condition),
         };
         if size(shown) > self.copy_object_max {
             if write.honoured == Honoured::No {
@@ -81,7 +81,7 @@ impl Core {
 
     /// What HEAD shows of `source`. `Changed` if that is no longer its version.
     async fn pinned(&self, source: &ObjectId) -> StoreResult<HeadObjectOutput> {
-        let shown = self.head_output(&source.key).await.settle()?;
+        let shown = self.head_output(&source.key).await.into_result()?;
         let now = shown.e_tag.as_deref();
         if now.is_some_and(|etag| source.etag.is_same(etag)) {
             return Ok(shown);
@@ -174,7 +174,7 @@ impl Core {
     ) -> StoreResult<UploadId> {
         self.create_once(target, metadata, traits, SumKind::Md5)
             .await
-            .settle()
+            .into_result()
     }
 
     async fn copy_parts(
@@ -234,7 +234,7 @@ impl Core {
                 async move { request.send().await.map_err(RequestFailure::from_sdk) }
             })
             .await
-            .settle();
+            .into_result();
         match tags {
             Ok(output) => Some(
                 output

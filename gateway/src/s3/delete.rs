@@ -12,7 +12,7 @@ use super::stats::RequestKind;
 impl Core {
     /// Removes `key`; see [`ackfs_cache::store::ObjectStore::delete`].
     pub(super) async fn delete(&self, key: &Key, etag: Option<&ETag>) -> StoreResult<()> {
-        let honoured = self.conditions.known().delete == Honoured::Yes;
+        let honoured = self.conditions.support().delete == Honoured::Yes;
         if let Some(wanted) = etag
             && !honoured
         {

@@ -33,7 +33,7 @@ pub(super) fn bad_endpoint(url: &str, why: BadEndpoint) -> ConnectError {
 }
 
 /// The region that the store names in its refusal, if that is news.
-pub(super) fn other_region(failure: &RequestFailure, asked: &str) -> Option<String> {
+pub(super) fn other_region(failure: &RequestFailure, signed_for: &str) -> Option<String> {
     let about_region = matches!(
         failure.code.as_deref(),
         Some(
@@ -55,14 +55,14 @@ pub(super) fn other_region(failure: &RequestFailure, asked: &str) -> Option<Stri
         .region
         .clone()
         .or_else(in_message)
-        .filter(|region| !region.is_empty() && region != asked)
+        .filter(|region| !region.is_empty() && region != signed_for)
 }
 
 /// What a failed first request means.
-pub(super) fn explain(asked: &ConnectTarget<'_>, failure: RequestFailure) -> ConnectError {
-    let (kind, message, fix) = by_code(asked, &failure)
-        .or_else(|| by_cause(asked, &failure))
-        .unwrap_or_else(|| by_kind(asked, &failure));
+pub(super) fn explain(target: &ConnectTarget<'_>, failure: RequestFailure) -> ConnectError {
+    let (kind, message, fix) = by_code(target, &failure)
+        .or_else(|| by_cause(target, &failure))
+        .unwrap_or_else(|| by_kind(target, &failure));
     ConnectError {
         kind,
         message,
@@ -74,36 +74,36 @@ pub(super) fn explain(asked: &ConnectTarget<'_>, failure: RequestFailure) -> Con
 type Explained = (ConnectErrorKind, String, String);
 
 /// What the store itself says is wrong.
-fn by_code(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explained> {
+fn by_code(target: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explained> {
     use ConnectErrorKind::{
         BadCredentials, ClockSkew, Denied, ExpiredToken, NoSuchBucket, WrongRegion,
     };
-    let bucket = asked.bucket;
+    let bucket = target.bucket;
     let said = &failure.error.message;
     let (kind, message, fix) = match failure.code.as_deref()? {
         "NoSuchBucket" | "InvalidBucketName" => (
             NoSuchBucket,
-            format!("there is no bucket {bucket:?} at {asked}"),
+            format!("there is no bucket {bucket:?} at {target}"),
             "check its name and the endpoint, or make it first".to_owned(),
         ),
         // MinIO knows the access key of a session as long as the session lasts, and AWS that of a user
         // as long as there is one.
-        "InvalidAccessKeyId" if asked.temporary => (
+        "InvalidAccessKeyId" if target.temporary => (
             BadCredentials,
-            format!("{asked} does not know the access key, or the session has expired"),
+            format!("{target} does not know the access key, or the session has expired"),
             "get new temporary credentials (for SSO: aws sso login), or check AWS_ACCESS_KEY_ID \
              and AWS_SESSION_TOKEN, and that they belong to this endpoint"
                 .to_owned(),
         ),
         "InvalidAccessKeyId" => (
             BadCredentials,
-            format!("{asked} does not know the access key"),
+            format!("{target} does not know the access key"),
             "check AWS_ACCESS_KEY_ID or the profile, and that they belong to this endpoint"
                 .to_owned(),
         ),
         "SignatureDoesNotMatch" => (
             BadCredentials,
-            format!("{asked} refuses the signature: the secret key is wrong"),
+            format!("{target} refuses the signature: the secret key is wrong"),
             "check AWS_SECRET_ACCESS_KEY or the profile".to_owned(),
         ),
         "ExpiredToken"
@@ -112,12 +112,12 @@ fn by_code(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explai
         | "InvalidTokenId"
         | "RequestExpired" => (
             ExpiredToken,
-            format!("the session token is expired or not valid at {asked}"),
+            format!("the session token is expired or not valid at {target}"),
             "get new temporary credentials (for SSO: aws sso login)".to_owned(),
         ),
         "RequestTimeTooSkewed" => (
             ClockSkew,
-            format!("this machine's clock and that of {asked} are too far apart"),
+            format!("this machine's clock and that of {target} are too far apart"),
             "set the clock, for example by chronyc makestep".to_owned(),
         ),
         "PermanentRedirect"
@@ -131,13 +131,13 @@ fn by_code(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explai
                 WrongRegion,
                 format!(
                     "the bucket {bucket:?} is not in region {}: {said}",
-                    asked.region
+                    target.region
                 ),
                 fix,
             )
         }
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
-            let fix = if asked.signed {
+            let fix = if target.signed {
                 format!(
                     "allow s3:ListBucket on {bucket}, s3:GetObject and s3:PutObject on {bucket}/*"
                 )
@@ -156,7 +156,7 @@ fn by_code(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explai
 }
 
 /// What broke on the way.
-fn by_cause(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explained> {
+fn by_cause(target: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explained> {
     let source = failure.error.source.as_deref();
     let cause = source.map(|source| chain(source)).unwrap_or_default();
     let io = source.and_then(|source| {
@@ -165,25 +165,25 @@ fn by_cause(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Expla
                 .map(std::io::Error::kind)
         })
     });
-    by_scheme(asked, failure, &cause, io)
+    by_scheme(target, failure, &cause, io)
         .or_else(|| {
-            let (message, fix) = by_certificate(asked, &cause)?;
+            let (message, fix) = by_certificate(target, &cause)?;
             Some((ConnectErrorKind::Tls, message, fix))
         })
-        .or_else(|| by_network(asked, &cause, io))
-        .or_else(|| by_stranger(asked, failure))
+        .or_else(|| by_network(target, &cause, io))
+        .or_else(|| by_stranger(target, failure))
 }
 
 /// The URL says http where https is spoken, or the other way round.
 fn by_scheme(
-    asked: &ConnectTarget<'_>,
+    target: &ConnectTarget<'_>,
     failure: &RequestFailure,
     cause: &str,
     io: Option<ErrorKind>,
 ) -> Option<Explained> {
     use ConnectErrorKind::{NeedsTls, NotS3, NotTls};
     let has = |text: &str| cause.contains(text);
-    let plain = asked.endpoint_url.is_some_and(is_plain);
+    let plain = target.endpoint_url.is_some_and(is_plain);
 
     let speaks_tls = failure
         .body
@@ -192,7 +192,7 @@ fn by_scheme(
     if plain && failure.status == Some(400) && speaks_tls {
         return Some((
             NeedsTls,
-            format!("{asked} speaks https"),
+            format!("{target} speaks https"),
             "give --endpoint-url with https:// in place of http://".to_owned(),
         ));
     }
@@ -204,7 +204,7 @@ fn by_scheme(
     if plain && failure.code.is_none() && (unreadable || failure.status.is_none() && cut) {
         return Some((
             NeedsTls,
-            format!("{asked} closes the connection instead of answering: it may speak https"),
+            format!("{target} closes the connection instead of answering: it may speak https"),
             "try --endpoint-url with https:// in place of http://; else check host and port, and \
              the proxy between"
                 .to_owned(),
@@ -214,7 +214,7 @@ fn by_scheme(
     if plain && has("invalid HTTP") {
         return Some((
             NotS3,
-            format!("{asked} does not speak http"),
+            format!("{target} does not speak http"),
             "give --endpoint-url with https:// if it speaks TLS; else check host and port"
                 .to_owned(),
         ));
@@ -222,7 +222,7 @@ fn by_scheme(
     if has("corrupt message") || has("InvalidContentType") {
         return Some((
             NotTls,
-            format!("{asked} does not speak https"),
+            format!("{target} does not speak https"),
             "give --endpoint-url with http:// if this is what you want".to_owned(),
         ));
     }
@@ -230,13 +230,13 @@ fn by_scheme(
 }
 
 /// The endpoint cannot be reached.
-fn by_network(asked: &ConnectTarget<'_>, cause: &str, io: Option<ErrorKind>) -> Option<Explained> {
+fn by_network(target: &ConnectTarget<'_>, cause: &str, io: Option<ErrorKind>) -> Option<Explained> {
     use ConnectErrorKind::Unreachable;
     let has = |text: &str| cause.contains(text);
     if has("dns error") || has("failed to lookup address") {
         return Some((
             Unreachable,
-            format!("the host of {asked} is not known: {cause}"),
+            format!("the host of {target} is not known: {cause}"),
             "check the spelling, the name server, and --path-style always if the bucket's name \
              became part of the host"
                 .to_owned(),
@@ -245,7 +245,7 @@ fn by_network(asked: &ConnectTarget<'_>, cause: &str, io: Option<ErrorKind>) -> 
     if io == Some(ErrorKind::ConnectionRefused) || has("Connection refused") {
         return Some((
             Unreachable,
-            format!("nothing listens at {asked}: connection refused"),
+            format!("nothing listens at {target}: connection refused"),
             "start the store, or check the host and port of --endpoint-url".to_owned(),
         ));
     }
@@ -253,12 +253,12 @@ fn by_network(asked: &ConnectTarget<'_>, cause: &str, io: Option<ErrorKind>) -> 
 }
 
 /// Something answers that is not S3.
-fn by_stranger(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explained> {
+fn by_stranger(target: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Explained> {
     use ConnectErrorKind::NotS3;
     if let Some(location) = &failure.location {
         return Some((
             NotS3,
-            format!("{asked} redirects to {location}"),
+            format!("{target} redirects to {location}"),
             "give the store's own --endpoint-url; redirects are not followed".to_owned(),
         ));
     }
@@ -274,7 +274,7 @@ fn by_stranger(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Ex
         };
         return Some((
             NotS3,
-            format!("what answers at {asked} is not S3: {said}"),
+            format!("what answers at {target} is not S3: {said}"),
             "check the host, port and path of --endpoint-url".to_owned(),
         ));
     }
@@ -282,12 +282,12 @@ fn by_stranger(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Option<Ex
 }
 
 /// What is left.
-fn by_kind(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Explained {
+fn by_kind(target: &ConnectTarget<'_>, failure: &RequestFailure) -> Explained {
     let said = &failure.error.message;
     match failure.error.kind {
         StoreErrorKind::Timeout => (
             ConnectErrorKind::Timeout,
-            format!("{asked} does not answer: {said}"),
+            format!("{target} does not answer: {said}"),
             "check the host, the firewall and the proxy between".to_owned(),
         ),
         StoreErrorKind::Denied if failure.status.is_none() => (
@@ -299,21 +299,21 @@ fn by_kind(asked: &ConnectTarget<'_>, failure: &RequestFailure) -> Explained {
         StoreErrorKind::Denied => (
             ConnectErrorKind::Denied,
             format!(
-                "{asked} denies access to the bucket {:?}: {said}",
-                asked.bucket
+                "{target} denies access to the bucket {:?}: {said}",
+                target.bucket
             ),
             "check the credentials and their policy".to_owned(),
         ),
         StoreErrorKind::Broken if failure.status.is_none() => (
             ConnectErrorKind::Unreachable,
-            format!("no connection to {asked}: {said}"),
+            format!("no connection to {target}: {said}"),
             "check the host, the port and the network between".to_owned(),
         ),
         kind => (
             ConnectErrorKind::Store,
             format!(
-                "{asked} refused to list the bucket {:?}: {said}",
-                asked.bucket
+                "{target} refused to list the bucket {:?}: {said}",
+                target.bucket
             ),
             match kind {
                 StoreErrorKind::Throttled => "it is busy or starting: try again later",

@@ -30,13 +30,13 @@ impl Core {
 
     /// The object at `key`. `NotFound` if there is none.
     pub(super) async fn head(&self, key: &Key) -> StoreResult<ObjectInfo> {
-        let output = self.head_output(key).await.settle()?;
+        let output = self.head_output(key).await.into_result()?;
         info(key, output)
     }
 
     /// The same with `None` in place of `NotFound`.
     pub(super) async fn head_if_there(&self, key: &Key) -> StoreResult<Option<HeadObjectOutput>> {
-        match self.head_output(key).await.settle() {
+        match self.head_output(key).await.into_result() {
             Ok(output) => Ok(Some(output)),
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -45,7 +45,7 @@ impl Core {
                     .and_then(sound)
             })
             .await
-            .settle()?;
+            .into_result()?;
         let encoded = output.encoding_type == Some(EncodingType::Url);
         let decode = |text: Option<String>| {
             let text = text.unwrap_or_default();

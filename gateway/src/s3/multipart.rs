@@ -59,7 +59,7 @@ impl Core {
         let traits = &self.traits();
         self.with_any_sum(|kind| self.create_once(key, metadata, traits, kind))
             .await
-            .settle()
+            .into_result()
     }
 
     pub(super) async fn create_once(
@@ -108,7 +108,7 @@ impl Core {
         let part = self
             .with_any_sum(|kind| self.part_once(key, upload, number, body, kind))
             .await
-            .settle()?;
+            .into_result()?;
         self.recorder.up(body.len());
         Ok(part)
     }
@@ -166,7 +166,7 @@ impl Core {
         let write = Write {
             key,
             condition,
-            honoured: self.conditions.known().complete(condition),
+            honoured: self.conditions.support().complete(condition),
         };
         let ours = || fingerprint::of_parts(parts);
         self.write_under(write, ours, |condition| async move {
@@ -222,7 +222,7 @@ impl Core {
                 async move { request.send().await.map_err(RequestFailure::from_sdk) }
             })
             .await;
-        match ended.settle() {
+        match ended.into_result() {
             Ok(_output) => Ok(()),
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),

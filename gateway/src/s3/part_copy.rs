@@ -33,7 +33,7 @@ impl Core {
         source: &ObjectId,
         extent: Extent,
     ) -> StoreResult<Part> {
-        if extent.is_empty() || self.part_copies.known() == Honoured::No {
+        if extent.is_empty() || self.part_copies.support() == Honoured::No {
             let why = if extent.is_empty() {
                 "an empty extent is no part"
             } else {
@@ -82,7 +82,7 @@ impl Core {
     /// Gives `part` if it is what was asked for; looks at it as long as the endpoint has not shown that it
     /// copies parts. `Rejected` if it is something else.
     async fn believe(&self, key: &Key, upload: &UploadId, part: Part) -> StoreResult<Part> {
-        if self.part_copies.known() == Honoured::Yes {
+        if self.part_copies.support() == Honoured::Yes {
             return Ok(part);
         }
         match self.part_size(key, upload, part.number).await {
@@ -124,7 +124,7 @@ impl Core {
                 async move { request.send().await.map_err(RequestFailure::from_sdk) }
             })
             .await
-            .settle()?;
+            .into_result()?;
         let part = output.parts().first();
         Ok(part
             .filter(|part| part.part_number == Some(number as i32))
@@ -133,7 +133,7 @@ impl Core {
 
     /// What comes out of a copy that failed; takes note of an endpoint that does not copy parts.
     pub(super) fn not_copied(&self, failure: RequestFailure) -> StoreError {
-        if self.part_copies.known() == Honoured::Unknown && refuses_every_copy(&failure) {
+        if self.part_copies.support() == Honoured::Unknown && refuses_every_copy(&failure) {
             self.part_copies.refused(&failure.error.message);
         }
         let mut error = failure.error;

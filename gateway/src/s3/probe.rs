@@ -54,7 +54,7 @@ impl Core {
                 self.conditions.found(absent, Honoured::No);
             }
         }
-        Ok(self.conditions.known())
+        Ok(self.conditions.support())
     }
 
     /// Whether the endpoint copies parts, by asking for one of an object that does not exist: what copies says so,
@@ -81,7 +81,7 @@ impl Core {
             }
             Err(failure) => match self.not_copied(failure) {
                 error if error.kind == StoreErrorKind::Changed => Ok(Honoured::Yes),
-                _ if self.part_copies.known() == Honoured::No => Ok(Honoured::No),
+                _ if self.part_copies.support() == Honoured::No => Ok(Honoured::No),
                 error => Err(error),
             },
         }

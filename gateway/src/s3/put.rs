@@ -28,7 +28,7 @@ impl Core {
         let write = Write {
             key,
             condition,
-            honoured: self.conditions.known().put(condition),
+            honoured: self.conditions.support().put(condition),
         };
         let ours = || fingerprint::of_payload(payload);
         let etag = self

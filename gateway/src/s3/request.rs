@@ -61,7 +61,7 @@ impl<T> CallEnd<T> {
     }
 
     /// The result, for calls that are the same however often they are carried out.
-    pub(super) fn settle(self) -> Result<T, StoreError> {
+    pub(super) fn into_result(self) -> Result<T, StoreError> {
         self.result.map_err(|failure| failure.error)
     }
 }

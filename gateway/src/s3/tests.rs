@@ -13,10 +13,12 @@ use super::connect::{self, StoreLocation};
 use super::core::Core;
 use super::{Capabilities, ConnectError, S3Config, S3Store};
 
+mod bucket;
 mod connecting;
 mod copying;
 mod lost;
 mod minio;
+mod minio_parts;
 mod probing;
 mod reading;
 mod server;

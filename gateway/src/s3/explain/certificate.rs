@@ -3,10 +3,10 @@
 use crate::s3::connect_error::ConnectTarget;
 
 /// What is wrong with the store's certificate, and what mends it. The names are rustls's and webpki's.
-pub(super) fn by_certificate(asked: &ConnectTarget<'_>, cause: &str) -> Option<(String, String)> {
+pub(super) fn by_certificate(target: &ConnectTarget<'_>, cause: &str) -> Option<(String, String)> {
     let has = |text: &str| cause.contains(text);
     let (wrong, fix) = if has("not valid for name") || has("NotValidForName") {
-        let dotted = asked.bucket.contains('.');
+        let dotted = target.bucket.contains('.');
         (
             format!("is for another name{}", names_of(cause)),
             if dotted {
@@ -51,12 +51,12 @@ pub(super) fn by_certificate(asked: &ConnectTarget<'_>, cause: &str) -> Option<(
             "name the authority's PEM file in AWS_CA_BUNDLE, or install it on the system",
         )
     } else if has("TLS handshake") || has("tls handshake") || has("fatal alert") {
-        let message = format!("no TLS with {asked}: {cause}");
+        let message = format!("no TLS with {target}: {cause}");
         return Some((message, "check that it speaks TLS 1.2 or newer".to_owned()));
     } else {
         return None;
     };
-    let message = format!("the certificate of {asked} {wrong}");
+    let message = format!("the certificate of {target} {wrong}");
     Some((message, fix.to_owned()))
 }
 

@@ -151,7 +151,11 @@ async fn each_refusal_is_explained() {
     ] {
         let server = ScriptedServer::scripted(vec![ScriptedAnswer::error(status, code)]).await;
         fails(&server.url, kind, words).await;
-        assert_eq!(server.asked().len(), 1, "{code} is not worth a second try");
+        assert_eq!(
+            server.requests().len(),
+            1,
+            "{code} is not worth a second try"
+        );
     }
 }
 
@@ -185,7 +189,7 @@ async fn a_bucket_in_another_region_is_followed_once() {
         "give --region r-1",
     )
     .await;
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[tokio::test]
@@ -323,5 +327,5 @@ async fn unsigned_requests_carry_no_signature() {
     };
     let (_store, capabilities) = S3Store::connect(config, "").await.unwrap();
     assert_eq!(capabilities.region, "us-east-1");
-    assert_eq!(server.asked()[0].header("authorization"), None);
+    assert_eq!(server.requests()[0].header("authorization"), None);
 }

@@ -54,7 +54,7 @@ async fn a_copied_part_pins_its_source_and_gives_the_stores_checksum() {
         (&*name, &*value),
         ("x-amz-checksum-crc64nvme", "AAAAAAAAAAA=")
     );
-    let asked = server.asked().remove(0);
+    let asked = server.requests().remove(0);
     for (name, value) in [
         ("x-amz-copy-source", "bucket/dir/%C3%BC%20b"),
         ("x-amz-copy-source-if-match", "\"v1\""),
@@ -93,7 +93,7 @@ async fn a_source_that_changed_or_went_is_changed_and_an_unknown_upload_is_not_f
         let server = ScriptedServer::scripted(vec![ScriptedAnswer::error(status, code)]).await;
         let error = copy_part(&store(&server.url), 1).await.unwrap_err();
         assert_eq!(error.kind, kind, "{status} {code}: {error}");
-        assert_eq!(server.asked().len(), 1);
+        assert_eq!(server.requests().len(), 1);
     }
 }
 
@@ -198,7 +198,7 @@ async fn a_copy_pins_its_source_and_keeps_what_the_store_would_drop() {
     assert_eq!(etag.as_str(), "\"v2\"");
     // The endpoint is not known to honour a copy's condition: the target is looked at first.
     assert_eq!(server.methods(), ["HEAD", "HEAD", "PUT"]);
-    let asked = server.asked().remove(2);
+    let asked = server.requests().remove(2);
     for (name, value) in [
         ("x-amz-copy-source", "bucket/dir/%C3%BC%20b"),
         ("x-amz-copy-source-if-match", "\"v1\""),

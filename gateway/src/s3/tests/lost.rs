@@ -43,7 +43,7 @@ async fn a_lost_answer_is_known_by_its_checksum_where_etags_are_no_md5() {
     let server = ScriptedServer::scripted(vec![ScriptedAnswer::lost(), failed(), shown]).await;
     let etag = put(&store(&server.url), &Condition::Absent).await.unwrap();
     assert_eq!(etag.as_str(), "\"kms-etag\"");
-    assert!(server.asked()[2].header("x-amz-checksum-mode").is_some());
+    assert!(server.requests()[2].header("x-amz-checksum-mode").is_some());
 }
 
 #[tokio::test]

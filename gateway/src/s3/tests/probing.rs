@@ -30,7 +30,7 @@ async fn the_probe_removes_what_a_careless_store_made() {
     assert_eq!(support.writes(), Honoured::No);
     assert_eq!(server.methods(), ["PUT", "PUT", "DELETE"]);
     let keys: std::collections::BTreeSet<_> = server
-        .asked()
+        .requests()
         .iter()
         .map(|asked| asked.target.split('?').next().unwrap().to_owned())
         .collect();

@@ -27,7 +27,7 @@ async fn a_get_asks_for_the_range_of_the_version() {
     assert_eq!(fetched.size, 100_000);
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert_eq!(bytes, object()[10..1010]);
-    let asked = server.asked().remove(0);
+    let asked = server.requests().remove(0);
     assert_eq!(asked.target, "/bucket/dir/a%20b%2B%C3%BC?x-id=GetObject");
     assert_eq!(asked.header("range"), Some("bytes=10-1009"));
     assert_eq!(asked.header("if-match"), Some(ETAG));
@@ -62,7 +62,7 @@ async fn a_cut_body_resumes_at_the_right_offset_of_the_same_version() {
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert!(bytes == object()[1000..91_000]);
     let ranges: Vec<_> = server
-        .asked()
+        .requests()
         .iter()
         .map(|asked| {
             assert_eq!(asked.header("if-match"), Some(ETAG));
@@ -139,7 +139,7 @@ async fn answers_of_the_wrong_place_or_length_are_not_believed() {
             .await
             .unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Broken, "{at}: {error}");
-        assert_eq!(server.asked().len(), 3, "{at}: {error}");
+        assert_eq!(server.requests().len(), 3, "{at}: {error}");
     }
 }
 
@@ -202,7 +202,7 @@ async fn a_small_object_with_a_wrong_checksum_is_fetched_again_unseen() {
     let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert_eq!(bytes, b"the quick brown fox");
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[tokio::test]
@@ -316,6 +316,6 @@ async fn a_listing_that_is_not_whole_is_an_error_and_not_an_empty_directory() {
         };
         let error = store(&server.url).list(request).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Broken, "{page}");
-        assert_eq!(server.asked().len(), 3, "{page}");
+        assert_eq!(server.requests().len(), 3, "{page}");
     }
 }

@@ -184,7 +184,7 @@ impl ScriptedServer {
         Self::start(move |at, _asked| answers[at.min(answers.len() - 1)].clone()).await
     }
 
-    pub(super) fn asked(&self) -> Vec<SeenRequest> {
+    pub(super) fn requests(&self) -> Vec<SeenRequest> {
         self.log.lock().clone()
     }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::minio::{TestBucket, credentials, endpoint};
+use super::bucket::{TestBucket, credentials, endpoint};
 use super::{collect, connect};
 use crate::s3::S3Config;
 

@@ -51,7 +51,7 @@ async fn a_busy_store_is_asked_again() {
         assert_eq!(etag.as_str(), "\"v1\"");
         let counted = store.stats().kinds[RequestKind::Put as usize];
         assert_eq!((counted.ok, counted.retried, counted.failed), (1, 2, 0));
-        for asked in server.asked() {
+        for asked in server.requests() {
             assert_eq!(asked.body, b"bytes", "each attempt sends the whole body");
         }
     }
@@ -79,7 +79,7 @@ async fn more_than_three_attempts_are_made_while_there_is_time() {
     script.push(head());
     let server = ScriptedServer::scripted(script).await;
     store(&server.url).head(&Key::new("key")).await.unwrap();
-    assert_eq!(server.asked().len(), 7);
+    assert_eq!(server.requests().len(), 7);
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn a_call_ends_at_its_time_limit_with_what_was_wrong() {
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(word), "{error}");
         assert!(
-            server.asked().len() > 1,
+            server.requests().len() > 1,
             "one hanging attempt leaves time for others"
         );
     });
@@ -161,7 +161,7 @@ async fn malformed_xml_is_broken_after_three_looks() {
     let error = store(&server.url).list(request).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Broken, "{error}");
     assert!(error.message.contains("made no sense"), "{error}");
-    assert_eq!(server.asked().len(), 3);
+    assert_eq!(server.requests().len(), 3);
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn redirects_are_told_and_not_followed() {
             .contains("redirects to http://127.0.0.1:1/elsewhere"),
         "{error}"
     );
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn a_long_upload_does_not_starve_small_reads() {
             })
         })
         .collect();
-    while server.asked().len() < 4 {
+    while server.requests().len() < 4 {
         tokio::task::yield_now().await;
     }
     let id = id("small", "\"v1\"");

@@ -7,7 +7,7 @@ use ackfs_cache::object::{ETag, Key};
 use ackfs_cache::store::{
     Condition, Later, Metadata, ObjectStore, Part, PartBytes, StoreErrorKind, UploadId,
 };
-use ackfs_cache::upload::lost::settle;
+use ackfs_cache::upload::lost::confirm;
 use base64::Engine;
 use bytes::Bytes;
 
@@ -40,7 +40,7 @@ pub(super) async fn put(
     let key = Key::new("key");
     let metadata = Metadata::default();
     let put = store.put(&key, hello(), &metadata, condition);
-    settle(&**store, &key, put.await).await
+    confirm(&**store, &key, put.await).await
 }
 
 /// Bytes that are not in memory are read for the checksum and again for each attempt.
@@ -66,7 +66,7 @@ async fn a_part_that_is_read_while_it_is_sent_is_sent_again_from_its_beginning()
     let store = store(&server.url);
     let part = store.put_part(&key, &upload, 1, body).await.unwrap();
     assert_eq!((part.size, part.etag.as_str()), (5, "\"part\""));
-    let asked = server.asked();
+    let asked = server.requests();
     assert_eq!(asked.len(), 3);
     let hello = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, b"hello");
     let sum = base64::engine::general_purpose::STANDARD.encode(hello.to_be_bytes());
@@ -89,7 +89,7 @@ async fn a_part_that_cannot_be_read_is_not_sent() {
     let store = store(&server.url);
     let error = store.put_part(&key, &upload, 1, body).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Broken);
-    assert!(server.asked().is_empty());
+    assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_put_sends_its_chunks_with_length_checksum_and_condition() {
         .put(&key, hello(), &metadata, &Condition::Absent)
         .await
         .unwrap();
-    let asked = server.asked().remove(0);
+    let asked = server.requests().remove(0);
     assert_eq!(asked.body, b"hello");
     for (name, value) in [
         ("content-length", "5"),
@@ -142,7 +142,7 @@ async fn what_the_mount_was_told_goes_with_every_write() {
     };
     let store = store_with(&server.url, &config, |_core| {});
     put(&store, &Condition::None).await.unwrap();
-    let asked = server.asked().remove(0);
+    let asked = server.requests().remove(0);
     for (name, value) in [
         ("x-amz-request-payer", "requester"),
         ("x-amz-server-side-encryption", "aws:kms"),
@@ -180,7 +180,7 @@ async fn auto_checksums_fall_back_once_and_stay_there() {
     let store = store(&server.url);
     put(&store, &Condition::Absent).await.unwrap();
     put(&store, &Condition::Absent).await.unwrap();
-    assert_eq!(server.asked().len(), 3);
+    assert_eq!(server.requests().len(), 3);
     // SeenRequest for by name, it is not replaced.
     let config = S3Config {
         checksum: Checksum::Crc64Nvme,
@@ -238,7 +238,7 @@ pub(super) async fn complete(
 ) -> ackfs_cache::store::StoreResult<ETag> {
     let (key, upload) = (Key::new("key"), UploadId("upload".into()));
     let completed = store.complete(&key, &upload, &parts(), condition).await;
-    settle(&**store, &key, completed).await
+    confirm(&**store, &key, completed).await
 }
 
 #[tokio::test]
@@ -250,7 +250,7 @@ async fn a_completion_names_its_parts_in_order_with_checksums_and_size() {
         .await
         .unwrap();
     assert_eq!(etag.as_str(), "\"x-2\"");
-    let asked = server.asked().remove(0);
+    let asked = server.requests().remove(0);
     let body = String::from_utf8(asked.body.clone()).unwrap();
     let first = body.find("5d41402abc4b2a76b9719d911017c592").unwrap();
     let second = body.find("7d793037a0760186574b0282f2f435e7").unwrap();
@@ -306,5 +306,5 @@ async fn a_conditional_delete_looks_first_where_the_store_would_not() {
     let store = store(&server.url);
     store.core.conditions.delete_is_honoured();
     store.delete(&key, Some(&etag)).await.unwrap();
-    assert_eq!(server.asked()[0].header("if-match"), Some("\"v1\""));
+    assert_eq!(server.requests()[0].header("if-match"), Some("\"v1\""));
 }
