@@ -51,6 +51,12 @@ impl ETag {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether `other` names the same version: some answers quote ETags, some do not.
+    pub fn is_same(&self, other: &str) -> bool {
+        let bare = |etag: &str| etag.trim_start_matches("W/").trim_matches('"').to_owned();
+        bare(&self.0) == bare(other)
+    }
 }
 
 impl fmt::Debug for ETag {

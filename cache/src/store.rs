@@ -4,8 +4,8 @@
 //! What every implementer holds true:
 //! - A call retries what is worth retrying (503, 500, timeouts, cut connections) with backoff
 //!   inside its own time limit; an error that comes out is final for this call.
-//! - A condition that failed after our own attempt may have won is checked by the implementer:
-//!   [`StoreErrorKind::Changed`] means that somebody else's object is there, never ours.
+//! - A call whose own earlier attempt may have been carried out says so in its error
+//!   ([`StoreError::lost`]); `upload::lost` finds out whether it was.
 //! - A [`Body`] resumes after a cut connection by itself, on the same version, and ends with an
 //!   error rather than short.
 //! - Dropping a future gives up waiting; what the store has begun may still happen.
@@ -22,9 +22,11 @@ use bytes::Bytes;
 use crate::extent::Extent;
 use crate::object::{ETag, Key, ObjectId};
 
+mod fingerprint;
 pub mod memory;
 mod user;
 
+pub use fingerprint::Fingerprint;
 pub use user::UserMetadata;
 
 /// A boxed future, so that the trait can be used as `dyn ObjectStore`.
@@ -80,6 +82,8 @@ pub struct ObjectInfo {
     pub etag: ETag,
     /// Its size in bytes.
     pub size: u64,
+    /// The CRC-64/NVME of all its bytes, in base64, if the store keeps one.
+    pub checksum: Option<String>,
     /// When the store last took a write to it.
     pub modified: SystemTime,
     /// What travels beside its bytes.
@@ -355,6 +359,9 @@ pub struct StoreError {
     pub request_id: Option<String>,
     /// The store's code and message, or what broke on the way.
     pub message: String,
+    /// Set by a put, a copy or a completion that the store may have carried out all the same, because the
+    /// answer to one of its attempts was lost: how the object is known that it then made.
+    pub lost: Option<Box<Fingerprint>>,
     /// What it came from.
     #[source]
     pub source: Option<Box<dyn StdError + Send + Sync>>,
@@ -375,7 +382,7 @@ pub enum StoreErrorKind {
     /// No such object, bucket or upload.
     #[error("not found")]
     NotFound,
-    /// The condition failed: somebody else's version is there.
+    /// The condition failed: somebody else's version is there, or our own if [`StoreError::lost`] says so.
     #[error("changed by somebody else")]
     Changed,
     /// The credentials are wrong, expired, or not allowed to do this.
@@ -409,6 +416,7 @@ impl StoreError {
             key: None,
             request_id: None,
             message: message.into(),
+            lost: None,
             source: None,
         }
     }
@@ -431,6 +439,7 @@ impl StoreError {
                 Some(source) => format!("{}: {source}", self.message),
                 None => self.message.clone(),
             },
+            lost: self.lost.clone(),
             source: None,
         }
     }

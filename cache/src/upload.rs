@@ -3,7 +3,8 @@
 //! requests whose answer was lost.
 //!
 //! `publish` makes the object; `early` sends parts while the file is still written; `body` puts the
-//! bytes of a request together; `unclear` settles a publish that may have succeeded.
+//! bytes of a request together; `lost` finds out whether a write whose answer was lost has made the object
+//! there, and `unclear` takes a publish as done that has.
 //!
 //! A part whose bytes are to be read first, from the staging file or from the base, is a whole body in
 //! memory when it is sent if it fits what is set aside for that. Past the first half of the part numbers
@@ -12,5 +13,6 @@
 
 mod body;
 mod early;
+pub mod lost;
 mod publish;
 mod unclear;

@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-pub use flags::{Checksum, CloseWaitsFor, Flags, LogFormat, OnConflict, PathStyle, Sse, Transport};
+pub use crate::s3::{Checksum, PathStyle};
+pub use flags::{CloseWaitsFor, Flags, LogFormat, OnConflict, Sse, Transport};
 pub use host::Host;
 pub use units::Source;
 use units::{GIB, MIB, Mode, Size, Span};

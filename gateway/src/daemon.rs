@@ -31,7 +31,7 @@ use crate::fs::{CloseMode, Filesystem, FsConfig};
 use crate::fuse::mount::{self, MountOptions, Mounted};
 use crate::heap;
 use crate::metrics::{Metrics, Report, Snapshot, close_mode_of, listener, transport_of};
-use crate::s3::{self, ConditionalSupport, ConnectError, Honoured, S3Config, S3Store};
+use crate::s3::{ConditionalSupport, ConnectError, Honoured, S3Config, S3Store};
 
 pub use self::life::End;
 use self::room::Room;
@@ -453,29 +453,18 @@ pub fn conditional_writes(support: &ConditionalSupport) -> Honoured {
 
 /// The store's configuration as its client wants it.
 pub fn s3_config(bucket: &str, store: &StoreConfig, read_only: bool) -> S3Config {
-    use crate::config::{Checksum, PathStyle};
-
     S3Config {
         endpoint_url: store.endpoint_url.clone(),
         region: store.region.clone(),
         profile: store.profile.clone(),
-        path_style: match store.path_style {
-            PathStyle::Auto => s3::PathStyle::Auto,
-            PathStyle::Always => s3::PathStyle::Always,
-            PathStyle::Never => s3::PathStyle::Never,
-        },
+        path_style: store.path_style,
         no_sign_request: store.no_sign_request,
         requester_pays: store.requester_pays,
         sse: store.sse.map(|sse| sse.header().to_owned()),
         sse_kms_key_id: store.sse_kms_key_id.clone(),
         storage_class: store.storage_class.clone(),
         acl: store.acl.clone(),
-        checksum: match store.checksum {
-            Checksum::Auto => s3::Checksum::Auto,
-            Checksum::Crc64nvme => s3::Checksum::Crc64Nvme,
-            Checksum::Crc32 => s3::Checksum::Crc32,
-            Checksum::WhenRequired => s3::Checksum::WhenRequired,
-        },
+        checksum: store.checksum,
         max_requests: store.max_requests as usize,
         store_timeout: store.timeout,
         read_only,

@@ -17,7 +17,7 @@ use crate::fs::{CloseMode, FsStats};
 use crate::fuse::abi::opcode;
 use crate::fuse::mount::TransportInfo;
 use crate::fuse::{Telemetry, TransportStats};
-use crate::s3::{Kind, StoreStats, StoreTelemetry};
+use crate::s3::{RequestKind, StoreStats, StoreTelemetry};
 
 use self::latency::{Family, Latencies};
 pub use self::report::{
@@ -290,7 +290,7 @@ impl Metrics {
     /// Where the store's client records latencies.
     pub fn store_telemetry(&self) -> StoreTelemetry {
         StoreTelemetry {
-            latency: Kind::ALL
+            latency: RequestKind::ALL
                 .iter()
                 .map(|kind| self.requests.member(kind.as_str()))
                 .collect(),

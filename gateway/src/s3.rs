@@ -1,11 +1,29 @@
 //! The object store over the AWS SDK.
 //!
-//! [`S3Store`] implements [`ObjectStore`]: what that trait promises is kept here. The SDK builds,
-//! signs and reads single requests; everything around a request is ours: who may send now
-//! (`permits`), how often and how long (`request`), what an answer means (`error`), whether a lost
-//! answer was a success (`lost`), what checksum goes with the bytes (`payload`). The calls stand in
-//! `get`, `put`, `multipart`, `copy` and `list`; `connect` finds the endpoint and the credentials and
-//! says in one line why that failed, `probe` finds out which conditions the endpoint honours.
+//! [`S3Store`] implements [`ObjectStore`]: what that trait promises is kept here. The SDK builds, signs and reads
+//! single requests; everything around a request is ours.
+//!
+//! ```text
+//! s3
+//! connect
+//! probe   copy   explain
+//! get   put   multipart   part_copy   delete   list
+//! ranged_get   conditional   fingerprint   part_body
+//! head   payload
+//! request
+//! call
+//! core
+//! stats   checksum
+//! error   permits   conditions   config   connect_error
+//! codes   answer   headers   endpoint
+//! ```
+//!
+//! A file uses files of the lines below its own, by their types or through [`Core`]'s methods, and none beside or
+//! above it. `request` makes attempts until one succeeds or time is up (`call`), `permits` says who may send now,
+//! `error` and `codes` what an answer means, `conditional` how a write with a condition is sent; `payload` and
+//! `part_body` hold the bytes of an upload, `checksum` says how the store can tell that they arrived whole, and
+//! `fingerprint` how an object of ours is known again. `connect` finds the endpoint and the credentials, `explain`
+//! says in one line why that failed, `probe` finds out which conditions the endpoint honours, `conditions` knows.
 //!
 //! No word of FUSE, inodes or errno here, and no cache: a call goes to the store.
 
@@ -20,15 +38,26 @@ use ackfs_cache::store::{
 };
 use bytes::Bytes;
 
+mod answer;
+mod call;
+mod checksum;
+mod codes;
+mod conditional;
+mod conditions;
 mod config;
 mod connect;
+mod connect_error;
 mod copy;
 mod core;
+mod delete;
+mod endpoint;
 mod error;
 mod explain;
+mod fingerprint;
 mod get;
+mod head;
+mod headers;
 mod list;
-mod lost;
 mod multipart;
 mod part_body;
 mod part_copy;
@@ -36,16 +65,20 @@ mod payload;
 mod permits;
 mod probe;
 mod put;
+mod ranged_get;
 mod request;
 mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use conditions::{ConditionalSupport, Honoured};
 pub use config::{Checksum, PathStyle, S3Config};
-pub use connect::{Capabilities, ConnectError, ConnectErrorKind};
-pub use probe::{ConditionalSupport, Honoured};
-pub use stats::{Kind, KindStats, PriorityStats, StoreStats, StoreTelemetry};
+pub use connect::Capabilities;
+pub use connect_error::{ConnectError, ConnectErrorKind};
+pub use endpoint::{BadEndpoint, check_endpoint};
+pub use stats::{KindStats, PriorityStats, RequestKind, StoreStats, StoreTelemetry};
 
+use self::connect::StoreLocation;
 use self::core::Core;
 
 /// One bucket of an S3 endpoint.
@@ -63,6 +96,21 @@ impl fmt::Debug for S3Store {
 }
 
 impl S3Store {
+    /// Finds the bucket and proves that it can be used. Keys below `prefix` are what the mount
+    /// will see; it may be empty.
+    ///
+    /// # Errors
+    /// One line with cause and fix. Waits for the store, for 15 seconds at most where it does not
+    /// answer.
+    pub async fn connect(
+        config: S3Config,
+        prefix: impl Into<String>,
+    ) -> Result<(Arc<S3Store>, Capabilities), ConnectError> {
+        let location = StoreLocation::by_chain(&config).await?;
+        let (core, capabilities) = location.connect(&config, &prefix.into()).await?;
+        Ok((Arc::new(S3Store { core }), capabilities))
+    }
+
     /// Which conditional writes the endpoint honours, by trying. Writes nothing where it honours
     /// them, else an empty object below the prefix for a moment. What it finds is used from then
     /// on. [`S3Store::connect`] has done it already unless the mount is read-only.
@@ -76,12 +124,20 @@ impl S3Store {
 
     /// What is known by now about the conditional writes of the endpoint. Never waits.
     pub fn conditional_support(&self) -> ConditionalSupport {
-        *self.core.support.read()
+        self.core.conditions.support()
+    }
+
+    /// Whether the endpoint copies parts of objects, by trying. Writes nothing.
+    ///
+    /// # Errors
+    /// As of an upload that failed for a reason that says nothing about copies. Waits for the store.
+    pub async fn probe_part_copies(&self) -> StoreResult<Honoured> {
+        self.core.probe_part_copies().await
     }
 
     /// Whether the endpoint copies parts of objects, as far as is known by now. Never waits.
     pub fn part_copies(&self) -> Honoured {
-        self.core.part_copies.known()
+        self.core.part_copies.support()
     }
 
     /// What the store was asked so far and how that went. Never waits.

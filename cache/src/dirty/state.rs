@@ -20,7 +20,7 @@ use crate::extent::Extent;
 use crate::object::{Key, ObjectId};
 use crate::parts::early::EarlyParts;
 use crate::parts::upload::MultipartUpload;
-use crate::store::{Condition, Metadata};
+use crate::store::{Condition, Fingerprint, Metadata};
 
 /// A version on its way to the store.
 #[derive(Debug)]
@@ -46,11 +46,15 @@ pub(crate) struct UnclearPublish {
     pub(crate) changes: u64,
     /// What was sent beside it.
     pub(crate) metadata: Metadata,
-    /// Of how many parts it was to be made; 0 for one request.
-    pub(crate) parts: usize,
+    /// How the object is known that it made.
+    pub(crate) fingerprint: Fingerprint,
     /// The smallest size that the file had since.
     pub(crate) cut: u64,
 }
+
+/// How many unclear publishes are remembered: a second one may fail without an answer before the first
+/// arrives.
+const UNCLEAR_MAX: usize = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -64,7 +68,8 @@ pub(crate) struct FileState {
     /// When the oldest unpublished change was made, if it is not in `sealed`.
     dirty_since: Option<SystemTime>,
     pub(crate) sealed: Option<Sealed>,
-    pub(crate) unclear: Option<UnclearPublish>,
+    /// Versions that may have reached the store, the oldest first.
+    pub(crate) unclear: Vec<UnclearPublish>,
     pub(crate) upload: Option<MultipartUpload>,
     pub(crate) early: EarlyParts,
     /// What an upload that begins early is created with.
@@ -87,7 +92,7 @@ impl FileState {
             published: 0,
             dirty_since: None,
             sealed: None,
-            unclear: None,
+            unclear: Vec::new(),
             upload: None,
             early: EarlyParts::default(),
             metadata: Metadata::default(),
@@ -167,7 +172,7 @@ impl FileState {
         if let Some(sealed) = &mut self.sealed {
             sealed.cut = sealed.cut.min(size);
         }
-        if let Some(unclear) = &mut self.unclear {
+        for unclear in &mut self.unclear {
             unclear.cut = unclear.cut.min(size);
         }
         self.dirtied(if size < before {
@@ -262,12 +267,21 @@ impl FileState {
         Some(sealed.version)
     }
 
-    /// A publish without a clear answer has made `id` after all: it is the base from now on.
-    pub(crate) fn published_unclear(&mut self, id: ObjectId) {
-        if let Some(unclear) = self.unclear.take() {
-            let size = unclear.version.size;
-            self.rebase(id.clone(), size, unclear.cut);
-            self.published(id, size, unclear.changes);
+    /// A version may have reached the store: the next try looks first.
+    pub(crate) fn became_unclear(&mut self, publish: UnclearPublish) {
+        if self.unclear.len() == UNCLEAR_MAX {
+            self.unclear.remove(0);
+        }
+        self.unclear.push(publish);
+    }
+
+    /// The unclear publish that ended with these changes has made `id` after all: it is the base from now
+    /// on.
+    pub(crate) fn published_unclear(&mut self, id: ObjectId, changes: u64) {
+        let found = self.unclear.iter().find(|it| it.changes == changes);
+        if let Some((size, cut)) = found.map(|it| (it.version.size, it.cut)) {
+            self.rebase(id.clone(), size, cut);
+            self.published(id, size, changes);
         }
     }
 
@@ -299,7 +313,7 @@ impl FileState {
             modified: SystemTime::now(),
             clean: self.changes == changes,
         });
-        self.unclear = None;
+        self.unclear.clear();
         self.early.published();
         self.layers.drop_sent();
     }
@@ -308,7 +322,7 @@ impl FileState {
     /// it went over stays in the store as that, or with [`Base::Keep`] as the version named there.
     pub(crate) fn retarget(&mut self, key: Key, base: Base) {
         self.key = key;
-        self.unclear = None;
+        self.unclear.clear();
         match base {
             Base::Absent => self.condition = Condition::Absent,
             Base::Replace { etag } => self.condition = Condition::Matches(etag),

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    Body, BoxFuture, Condition, CopyMetadata, Fetched, ListEntry, ListPage, ListRequest, Metadata,
-    ObjectInfo, ObjectStore, Part, PartBytes, Priority, StoreError, StoreErrorKind, StoreResult,
-    UploadId,
+    Body, BoxFuture, Condition, CopyMetadata, Fetched, Fingerprint, ListEntry, ListPage,
+    ListRequest, Metadata, ObjectInfo, ObjectStore, Part, PartBytes, Priority, StoreError,
+    StoreErrorKind, StoreResult, UploadId,
 };
 use crate::extent::Extent;
 use crate::object::{ETag, Key, ObjectId};
@@ -292,6 +292,18 @@ fn leave<T>(fault: Option<Fault>, value: T) -> StoreResult<T> {
     }
 }
 
+/// The same for a write of `size` bytes.
+fn leave_written(fault: Option<Fault>, etag: ETag, size: usize) -> StoreResult<ETag> {
+    leave(fault, etag).map_err(|mut error| {
+        error.lost = Some(Box::new(Fingerprint {
+            size: size as u64,
+            etag: None,
+            checksum: None,
+        }));
+        error
+    })
+}
+
 fn missing(key: &str) -> StoreError {
     StoreError::new(StoreErrorKind::NotFound, "no such key").with_key(&Key::new(key))
 }
@@ -455,6 +467,7 @@ impl ObjectStore for MemoryStore {
                 ObjectInfo {
                     etag: object.etag,
                     size: object.bytes.len() as u64,
+                    checksum: None,
                     modified: object.modified,
                     metadata: object.metadata,
                 },
@@ -521,8 +534,10 @@ impl ObjectStore for MemoryStore {
             let fault = self.enter(Call::Put, key.as_str()).await?;
             let mut state = self.state.lock();
             state.check(key.as_str(), condition)?;
-            let etag = state.write(key.as_str(), concat(&body), metadata.clone());
-            leave(fault, etag)
+            let bytes = concat(&body);
+            let size = bytes.len();
+            let etag = state.write(key.as_str(), bytes, metadata.clone());
+            leave_written(fault, etag, size)
         })
     }
 
@@ -621,8 +636,10 @@ impl ObjectStore for MemoryStore {
             }
             let metadata = begun.metadata.clone();
             state.uploads.remove(&upload.0);
-            let etag = state.write(key.as_str(), concat(&body), metadata);
-            leave(fault, etag)
+            let bytes = concat(&body);
+            let size = bytes.len();
+            let etag = state.write(key.as_str(), bytes, metadata);
+            leave_written(fault, etag, size)
         })
     }
 
@@ -650,8 +667,9 @@ impl ObjectStore for MemoryStore {
                 CopyMetadata::Keep => object.metadata,
                 CopyMetadata::Replace(metadata) => metadata,
             };
+            let size = object.bytes.len();
             let etag = state.write(target.as_str(), object.bytes, metadata);
-            leave(fault, etag)
+            leave_written(fault, etag, size)
         })
     }
 

@@ -22,6 +22,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::body::bytes_to_read;
+use super::lost;
 use crate::dirty::buffer::PieceBytes;
 use crate::dirty::file::WrittenFile;
 use crate::dirty::state::UnclearPublish;
@@ -31,7 +32,7 @@ use crate::memory::Keep;
 use crate::object::{ETag, Key, ObjectId};
 use crate::parts::upload::{MultipartUpload, PartClaim};
 use crate::plan::{PartStep, PlanRequest, PlannedPart, PublishPlan, plan};
-use crate::store::{Condition, CopyMetadata, Metadata, StoreError, StoreErrorKind, UploadId};
+use crate::store::{Condition, CopyMetadata, Fingerprint, Metadata, StoreError, StoreErrorKind, UploadId};
 
 /// The store copies ranges of up to so many bytes in one request: it works at several at once, and each
 /// is answered well within the time that a request may take.
@@ -108,8 +109,8 @@ impl DirtyFile {
 struct Failure {
     error: WriteError,
     during: During,
-    /// Of how many parts the object was to be made, if it may be there all the same.
-    unclear: Option<usize>,
+    /// The object may be there all the same, and is known by this.
+    lost: Option<Box<Fingerprint>>,
 }
 
 /// What a try was about when it failed.
@@ -128,7 +129,7 @@ impl From<WriteError> for Failure {
         Self {
             error,
             during: During::Sending,
-            unclear: None,
+            lost: None,
         }
     }
 }
@@ -140,17 +141,18 @@ impl From<StoreError> for Failure {
 }
 
 impl Failure {
-    /// Of the request that makes the object, of so many parts.
-    fn last(error: StoreError, parts: usize) -> Self {
-        let unclear = matches!(
-            error.kind,
-            StoreErrorKind::Timeout | StoreErrorKind::Broken | StoreErrorKind::Throttled
-        );
+    /// Of the request that makes the object.
+    fn last(mut error: StoreError) -> Self {
+        let lost = error.lost.take();
         Self {
             error: WriteError::Store(error),
             during: During::Completing,
-            unclear: unclear.then_some(parts),
+            lost,
         }
+    }
+
+    fn is_refusal(&self) -> bool {
+        matches!(&self.error, WriteError::Store(error) if error.is_refusal())
     }
 
     fn is(&self, kind: StoreErrorKind) -> bool {
@@ -172,7 +174,7 @@ impl WrittenFile {
                 return Err(WriteError::Lost);
             }
             state.metadata = metadata.clone();
-            (state.changes(), state.unclear.is_some())
+            (state.changes(), !state.unclear.is_empty())
         };
         let done = || self.state.lock().has_published(wanted);
         if unclear && self.settle_unclear().await? && done() {
@@ -180,9 +182,10 @@ impl WrittenFile {
         }
         match self.send(metadata).await {
             Ok(()) => Ok(true),
-            // The try before this one may have arrived after we looked.
-            Err(error) if unclear && error.is(StoreErrorKind::Changed) => {
-                if !self.settle_unclear().await? {
+            // A request of this try may have won, or the try before it have arrived after we looked.
+            Err(error) if error.is_refusal() && !self.state.lock().unclear.is_empty() => {
+                let gone = error.is(StoreErrorKind::NotFound);
+                if !self.settle_unclear().await? && !gone {
                     return Err(error.error);
                 }
                 if !done() {
@@ -223,12 +226,12 @@ impl WrittenFile {
                 let mut state = self.state.lock();
                 let cut = state.cut_since_seal();
                 let version = state.unseal();
-                if let (Some(parts), Some(version)) = (failure.unclear, version) {
-                    state.unclear = Some(UnclearPublish {
+                if let (Some(lost), Some(version)) = (&failure.lost, version) {
+                    state.became_unclear(UnclearPublish {
                         version,
                         changes,
                         metadata: metadata.clone(),
-                        parts,
+                        fingerprint: (**lost).clone(),
                         cut,
                     });
                 }
@@ -265,7 +268,8 @@ impl WrittenFile {
         let store = &self.writer.store;
         let replace = CopyMetadata::Replace(metadata.clone());
         let condition = self.condition();
-        let etag = match store.copy(&source, &key, replace, &condition).await {
+        let copied = store.copy(&source, &key, replace, &condition).await;
+        let etag = match lost::confirm(&**store, &key, copied).await {
             Ok(etag) => etag,
             // The version is gone, but not its bytes: they may go over another one.
             Err(error) if error.kind == StoreErrorKind::Changed && self.goes_elsewhere(&source) => {
@@ -391,7 +395,8 @@ impl WrittenFile {
         let condition = self.condition();
         let store = &self.writer.store;
         let put = store.put(key, bytes, metadata, &condition).await;
-        let etag = put.map_err(|error| Failure::last(error, 0))?;
+        let put = lost::confirm(&**store, key, put).await;
+        let etag = put.map_err(Failure::last)?;
         self.writer.count_uploaded(size);
         Ok(etag)
     }
@@ -425,13 +430,13 @@ impl WrittenFile {
                 Err(failure) => failure,
             };
             // Unknown to the store, or its parts are not what we think: begin anew, once.
-            let lost = failure.is(StoreErrorKind::NotFound) || failure.is(StoreErrorKind::Rejected);
-            if lost || failure.is(StoreErrorKind::Changed) {
+            let gone = failure.is(StoreErrorKind::NotFound) || failure.is(StoreErrorKind::Rejected);
+            if gone || failure.is(StoreErrorKind::Changed) {
                 self.abandon_upload().await;
             }
             let copied = parts.iter().any(|part| part.step == PartStep::Copy);
             let refused = copied && failure.is(StoreErrorKind::Rejected);
-            if fresh || !lost || refused {
+            if fresh || !gone || refused || failure.lost.is_some() {
                 return Err(failure);
             }
             fresh = true;
@@ -516,7 +521,8 @@ impl WrittenFile {
         let condition = self.condition();
         let store = &self.writer.store;
         let completed = store.complete(key, &id, &all, &condition).await;
-        let etag = completed.map_err(|error| Failure::last(error, all.len()))?;
+        let completed = lost::confirm(&**store, key, completed).await;
+        let etag = completed.map_err(Failure::last)?;
         self.writer.uploads.lock().remove(&id);
         self.state.lock().upload = None;
         Ok(etag)

@@ -2,22 +2,21 @@
 //! try would find "somebody else's" version there: a close() that fails with ESTALE though nobody
 //! else touched the file.
 //!
-//! So the sealed version of such a try is kept, and before the next one the object is looked at. If
-//! it changed, and its size and metadata are what was sent, it is compared byte by byte: nothing
-//! less tells ours from theirs, for an ETag need not be a checksum. That costs a download, but only
-//! after a failure and only if there is something new. An equal object of somebody else's is taken
-//! for ours; nobody can tell the difference.
+//! So the sealed version of such a try is kept, and before the next one the object is looked at
+//! ([`super::lost`]). Where the store shows no more of it than its size, and its metadata are what was
+//! sent, it is compared byte by byte. That costs a download, but only after a failure and only if there
+//! is something new.
 //!
 //! What came from the version before cannot be compared: that version is gone. There the size, the
-//! metadata and the bytes that were written have to do, and the ETag where it tells how many parts
-//! an object was made of.
+//! metadata and the bytes that were written have to do.
 
+use super::lost::{self, Whose};
 use crate::dirty::WriteError;
 use crate::dirty::buffer::PieceBytes;
 use crate::dirty::file::WrittenFile;
 use crate::dirty::state::UnclearPublish;
 use crate::extent::Extent;
-use crate::object::{ETag, ObjectId};
+use crate::object::ObjectId;
 use crate::store::{Condition, Priority, StoreErrorKind};
 
 /// A piece of the comparison, in bytes.
@@ -25,9 +24,9 @@ const COMPARE: u64 = 1 << 20;
 
 impl WrittenFile {
     /// Finds out whether a try without a clear answer succeeded, and if so takes it as published.
-    /// Whether it did.
+    /// Whether one did.
     pub(super) async fn settle_unclear(&self) -> Result<bool, WriteError> {
-        let (unclear, base, key) = {
+        let (tries, base, key) = {
             let state = self.state.lock();
             let base = match &state.condition {
                 Condition::Matches(etag) => Some(etag.clone()),
@@ -35,24 +34,22 @@ impl WrittenFile {
             };
             (state.unclear.clone(), base, state.key.clone())
         };
-        let Some(unclear) = unclear else {
-            return Ok(false);
-        };
-        let info = match self.writer.store.head(&key).await {
-            Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(false),
-            info => info?,
-        };
-        let likely = base.as_ref() != Some(&info.etag)
-            && info.size == unclear.version.size
-            && info.metadata.user == unclear.metadata.user
-            && may_be_of(unclear.parts, &info.etag);
-        let id = ObjectId::new(key, info.etag);
-        if !likely || !self.is_same(&id, &unclear).await? {
-            return Ok(false);
+        for unclear in tries.iter().rev() {
+            let whose = lost::whose(&*self.writer.store, &key, &unclear.fingerprint).await?;
+            let (Whose::Ours(shown) | Whose::Unclear(shown)) = &whose else {
+                continue;
+            };
+            let id = ObjectId::new(key.clone(), shown.etag.clone());
+            let likely =
+                base.as_ref() != Some(&shown.etag) && shown.metadata.user == unclear.metadata.user;
+            let certain = matches!(whose, Whose::Ours(_));
+            if likely && (certain || self.is_same(&id, unclear).await?) {
+                self.state.lock().published_unclear(id, unclear.changes);
+                self.abandon_upload().await;
+                return Ok(true);
+            }
         }
-        self.state.lock().published_unclear(id);
-        self.abandon_upload().await;
-        Ok(true)
+        Ok(false)
     }
 
     /// Whether the object has the bytes that were sent.
@@ -92,19 +89,5 @@ impl WrittenFile {
             }
         }
         Ok(ours.next().is_none())
-    }
-}
-
-/// Whether an object with this ETag can have been made of so many parts, or in one request if of none.
-/// S3 and most others end the ETag of an object that was made of N parts with `-N`.
-fn may_be_of(parts: usize, etag: &ETag) -> bool {
-    let text = etag.as_str().trim_matches('"');
-    let named = text
-        .rsplit_once('-')
-        .and_then(|(hash, count)| Some((hash, count.parse::<usize>().ok()?)))
-        .filter(|(hash, _)| hash.len() == 32 && hash.bytes().all(|it| it.is_ascii_hexdigit()));
-    match named {
-        Some((_, count)) => count == parts,
-        None => true,
     }
 }

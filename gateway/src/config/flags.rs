@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::units::{Mode, Size, Span, listen_address};
+use crate::s3::{BadEndpoint, Checksum, PathStyle, check_endpoint};
 
 const STORE: &str = "The store";
 const CACHE: &str = "Cache and memory";
@@ -163,19 +164,6 @@ pub struct Flags {
     pub background: Option<bool>,
 }
 
-/// `--path-style`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PathStyle {
-    /// In the path with an endpoint of one's own, in the host name with AWS.
-    Auto,
-    /// `http://HOST/BUCKET/KEY`.
-    #[value(help = "http://HOST/BUCKET/KEY")]
-    Always,
-    /// `http://BUCKET.HOST/KEY`.
-    #[value(help = "http://BUCKET.HOST/KEY")]
-    Never,
-}
-
 /// `--sse`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Sse {
@@ -199,19 +187,6 @@ impl Sse {
             Self::KmsDsse => "aws:kms:dsse",
         }
     }
-}
-
-/// `--checksum`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Checksum {
-    /// What the store takes.
-    Auto,
-    /// CRC-64/NVME.
-    Crc64nvme,
-    /// CRC-32.
-    Crc32,
-    /// Only where S3 demands one.
-    WhenRequired,
 }
 
 /// `--close-waits-for`.
@@ -252,22 +227,21 @@ pub enum LogFormat {
 }
 
 fn endpoint_url(text: &str) -> Result<String, String> {
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"))
-        .ok_or("an endpoint begins with http:// or https://, as https://s3.example.org:9000")?;
-    let host = rest.split('/').next().unwrap_or_default();
-    if host.is_empty() || text.contains(char::is_whitespace) {
-        return Err("an endpoint names a host, as https://s3.example.org:9000".to_owned());
-    }
-    if host.contains('@') {
-        return Err(
-            "credentials do not belong in the endpoint; use AWS_ACCESS_KEY_ID and \
-                    AWS_SECRET_ACCESS_KEY or a profile"
+    match check_endpoint(text) {
+        Ok(()) => Ok(text.trim_end_matches('/').to_owned()),
+        Err(BadEndpoint::NoScheme | BadEndpoint::OtherScheme) => Err(
+            "an endpoint begins with http:// or https://, as https://s3.example.org:9000"
                 .to_owned(),
-        );
+        ),
+        Err(BadEndpoint::NoHost) => {
+            Err("an endpoint names a host, as https://s3.example.org:9000".to_owned())
+        }
+        Err(BadEndpoint::UserName) => Err(
+            "credentials do not belong in the endpoint; use AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY or a profile"
+                .to_owned(),
+        ),
     }
-    Ok(text.trim_end_matches('/').to_owned())
 }
 
 fn mount_options(text: &str) -> Result<String, String> {

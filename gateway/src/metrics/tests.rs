@@ -38,7 +38,7 @@ fn snapshot() -> Snapshot {
         withheld: 1 << 20,
         store: StoreStats {
             kinds: vec![KindStats {
-                kind: Kind::Put,
+                kind: RequestKind::Put,
                 ok: 5,
                 retried: 1,
                 absent: 3,
@@ -61,7 +61,7 @@ fn snapshot() -> Snapshot {
 fn the_page_has_every_room_and_only_described_names() {
     let metrics = Metrics::default();
     metrics.transport_telemetry().latency[15].record(0.002);
-    metrics.store_telemetry().latency[Kind::Put as usize].record(0.02);
+    metrics.store_telemetry().latency[RequestKind::Put as usize].record(0.02);
     let page = metrics.render(&snapshot());
     for line in [
         "ackfs_fuse_requests_total{op=\"READ\"} 7",

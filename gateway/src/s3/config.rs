@@ -6,16 +6,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ackfs_cache::store::STORE_TIMEOUT;
+use clap::ValueEnum;
 
-/// How the bucket is named in a request's URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// `--path-style`: how the bucket is named in a request's URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum PathStyle {
-    /// In the path at a custom endpoint, in the host name at AWS.
+    /// In the path with an endpoint of one's own, in the host name with AWS.
     #[default]
     Auto,
-    /// Always in the path: `http://host/bucket/key`.
+    /// `http://HOST/BUCKET/KEY`.
+    #[value(help = "http://HOST/BUCKET/KEY")]
     Always,
-    /// Always in the host name: `http://bucket.host/key`.
+    /// `http://BUCKET.HOST/KEY`.
+    #[value(help = "http://BUCKET.HOST/KEY")]
     Never,
 }
 
@@ -30,19 +33,23 @@ impl PathStyle {
     }
 }
 
-/// Which checksum goes with what is uploaded, so that the store refuses bytes that changed on the
+/// `--checksum`: which checksum goes with what is uploaded, so that the store refuses bytes that changed on the
 /// way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Checksum {
     /// CRC-64/NVME; a custom endpoint that refuses it once gets `WhenRequired` from then on.
     #[default]
+    #[value(help = "What the store takes")]
     Auto,
     /// CRC-64/NVME, never anything else.
+    #[value(name = "crc64nvme", help = "CRC-64/NVME")]
     Crc64Nvme,
     /// CRC-32, never anything else.
+    #[value(help = "CRC-32")]
     Crc32,
     /// None of the newer headers. `Content-MD5` guards the bytes, which every store knows, at a
     /// much higher price in CPU.
+    #[value(help = "Only where S3 demands one")]
     WhenRequired,
 }
 

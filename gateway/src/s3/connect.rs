@@ -10,7 +10,6 @@
 //! not). A bucket in another region is followed once. Every other failure ends as a
 //! [`ConnectError`]: one line with what is wrong and what mends it (`explain.rs`).
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,43 +20,37 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
-    Credentials, ProvideCredentials, RequestChecksumCalculation, ResponseChecksumValidation,
-    SharedHttpClient, StalledStreamProtectionConfig,
+    RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    StalledStreamProtectionConfig,
 };
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
-use parking_lot::RwLock;
 use tracing::{info, warn};
 
-use super::S3Store;
+use super::checksum::ChecksumPolicy;
+use super::conditions::{ConditionalSupport, Conditions, PartCopies};
 use super::config::S3Config;
+use super::connect_error::{ConnectError, ConnectErrorKind, ConnectTarget};
 use super::copy::{COPY_OBJECT_MAX, COPY_PART_LEN};
 use super::core::Core;
-use super::error::{Failure, Retry};
-use super::explain::{self, Asked};
-pub use super::explain::{ConnectError, ConnectErrorKind};
+use super::endpoint::{check_endpoint, is_aws, is_plain};
+use super::error::{RequestFailure, Retry};
+use super::explain;
 use super::list::sound;
-use super::lost::Remembered;
-use super::part_copy::PartCopies;
-use super::payload::Policy;
 use super::permits::Permits;
-use super::probe::ConditionalSupport;
-use super::request::Ended;
-use super::stats::{Kind, Recorder};
+use super::request::CallEnd;
+use super::stats::{Recorder, RequestKind};
+
+mod client;
+mod credentials;
+
+pub(super) use client::{http_client, https_client};
+use credentials::check_credentials;
 
 /// How long a TCP connection and its TLS may take (the SDK's own default since 2026).
 const CONNECT_MAX: Duration = Duration::from_millis(3100);
-
-/// How long a mount waits for a store that does not answer before it gives up.
-pub(super) const CHECK_MAX: Duration = Duration::from_secs(15);
-
-/// How long finding credentials may take: a machine's role takes a few requests.
-const CREDENTIALS_MAX: Duration = Duration::from_secs(15);
 
 /// How long an upload may stand still before its connection is given up.
 const STALL_GRACE: Duration = Duration::from_secs(20);
@@ -75,26 +68,8 @@ pub struct Capabilities {
     pub conditional: ConditionalSupport,
 }
 
-impl S3Store {
-    /// Finds the bucket and proves that it can be used. Keys below `prefix` are what the mount
-    /// will see; it may be empty.
-    ///
-    /// # Errors
-    /// One line with cause and fix. Waits for the store, for 15 seconds at most where it does not
-    /// answer.
-    pub async fn connect(
-        config: S3Config,
-        prefix: impl Into<String>,
-    ) -> Result<(Arc<S3Store>, Capabilities), ConnectError> {
-        Found::by_chain(&config)
-            .await?
-            .connect(config, prefix.into())
-            .await
-    }
-}
-
-/// What the chain gave.
-pub(super) struct Found {
+/// Where the store is and who asks, as the chain says.
+pub(super) struct StoreLocation {
     pub(super) sdk: SdkConfig,
     pub(super) region: Region,
     pub(super) endpoint_url: Option<String>,
@@ -104,56 +79,47 @@ pub(super) struct Found {
     pub(super) http: SharedHttpClient,
 }
 
-impl Found {
-    /// Proves that the bucket can be used from here.
+impl StoreLocation {
+    /// Proves that the bucket can be used from here. Keys below `prefix` are what the mount will see.
     pub(super) async fn connect(
-        self,
-        config: S3Config,
-        prefix: String,
-    ) -> Result<(Arc<S3Store>, Capabilities), ConnectError> {
-        let found = self;
-        let mut core = found.core(&config, prefix.clone(), found.region.clone());
+        &self,
+        config: &S3Config,
+        prefix: &str,
+    ) -> Result<(Arc<Core>, Capabilities), ConnectError> {
+        let mut core = self.core(config, prefix.to_owned(), self.region.clone());
         if let Err(failure) = check(&core).await {
-            let region = explain::other_region(&failure, found.region.as_ref());
-            let Some(region) = region else {
-                return Err(found.explain(&config, failure));
+            let Some(region) = explain::other_region(&failure, self.region.as_ref()) else {
+                return Err(self.explain(config, failure));
             };
             info!(
                 bucket = config.bucket,
                 region, "the bucket is in another region than asked for; following it there"
             );
-            let region = Region::new(region);
-            core = found.core(&config, prefix, region);
+            core = self.core(config, prefix.to_owned(), Region::new(region));
             check(&core)
                 .await
-                .map_err(|failure| found.explain(&config, failure))?;
+                .map_err(|failure| self.explain(config, failure))?;
         }
         if !config.read_only
             && let Err(error) = core.probe_conditional_writes().await
         {
             warn!(%error, "whether the endpoint honours conditional writes could not be found out");
         }
+        let region = core.client.config().region();
         let capabilities = Capabilities {
-            endpoint_url: found.endpoint_url.clone(),
-            region: core
-                .client
-                .config()
-                .region()
-                .map_or_else(String::new, ToString::to_string),
-            path_style: found.path_style,
-            conditional: *core.support.read(),
+            endpoint_url: self.endpoint_url.clone(),
+            region: region.map_or_else(String::new, ToString::to_string),
+            path_style: self.path_style,
+            conditional: core.conditions.support(),
         };
-        Ok((Arc::new(S3Store { core }), capabilities))
+        Ok((core, capabilities))
     }
 
-    async fn by_chain(config: &S3Config) -> Result<Self, ConnectError> {
-        let endpoint_in_environment = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
-            .into_iter()
-            .filter(|_name| !explain::is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"))
-            .find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
-        let endpoint_url = config.endpoint_url.clone().or(endpoint_in_environment);
-        if let Some(url) = &endpoint_url {
-            explain::check_endpoint(url)?;
+    /// Asks the chain.
+    pub(super) async fn by_chain(config: &S3Config) -> Result<Self, ConnectError> {
+        let given = config.endpoint_url.clone().or_else(endpoint_in_environment);
+        if let Some(url) = &given {
+            check_endpoint(url).map_err(|why| explain::bad_endpoint(url, why))?;
         }
         let ca_bundle = config
             .ca_bundle
@@ -168,24 +134,8 @@ impl Found {
             }
             Err(error) => return Err(error),
         };
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(http.clone())
-            .region(region_chain(config, endpoint_url.is_some(), &http));
-        if let Some(profile) = &config.profile {
-            loader = loader.profile_name(profile);
-        }
-        if let Some(url) = &endpoint_url {
-            loader = loader.endpoint_url(url);
-        }
-        if config.no_sign_request {
-            loader = loader.no_credentials();
-        }
-        let sdk = loader.load().await;
-        let endpoint_url = endpoint_url.or_else(|| sdk.endpoint_url().map(str::to_owned));
-        let region = match (sdk.region(), &endpoint_url) {
-            (Some(region), _) => region.clone(),
-            (None, _) => Region::from_static("us-east-1"),
-        };
+        let sdk = load(config, given.as_deref(), &http).await;
+        let endpoint_url = given.or_else(|| sdk.endpoint_url().map(str::to_owned));
         let plain = endpoint_url.as_deref().is_some_and(is_plain);
         let no_authorities = match no_authorities {
             Some(error) if !plain => return Err(error),
@@ -196,18 +146,18 @@ impl Found {
                 .await?
                 .session_token()
                 .is_some();
-        let http = if plain {
-            http_client(config.max_requests)
-        } else {
-            http
-        };
+        let region = sdk.region().cloned();
         Ok(Self {
             path_style: config.path_style.is_on(endpoint_url.is_some()),
+            region: region.unwrap_or_else(|| Region::from_static("us-east-1")),
             sdk,
-            region,
             endpoint_url,
             temporary,
-            http,
+            http: if plain {
+                http_client(config.max_requests)
+            } else {
+                http
+            },
         })
     }
 
@@ -247,18 +197,17 @@ impl Found {
             prefix,
             permits: Permits::new(config.max_requests),
             recorder: Recorder::default(),
-            policy: Policy::new(config.checksum, custom),
-            support: RwLock::new(ConditionalSupport::presumed(custom)),
+            policy: ChecksumPolicy::new(config.checksum, custom),
+            conditions: Conditions::presumed(custom),
             part_copies: PartCopies::default(),
-            remembered: Remembered::default(),
             copy_object_max: COPY_OBJECT_MAX,
             copy_part_len: COPY_PART_LEN,
         })
     }
 
-    fn explain(&self, config: &S3Config, failure: Failure) -> ConnectError {
+    fn explain(&self, config: &S3Config, failure: RequestFailure) -> ConnectError {
         explain::explain(
-            &Asked {
+            &ConnectTarget {
                 bucket: &config.bucket,
                 endpoint_url: self.endpoint_url.as_deref(),
                 region: self.region.as_ref(),
@@ -268,6 +217,33 @@ impl Found {
             failure,
         )
     }
+}
+
+/// The endpoint that AWS's variables name.
+fn endpoint_in_environment() -> Option<String> {
+    let ignored = std::env::var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
+        .is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+    ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .filter(|_name| !ignored)
+        .find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()))
+}
+
+/// What AWS's chain makes of what is given.
+async fn load(config: &S3Config, endpoint_url: Option<&str>, http: &SharedHttpClient) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http.clone())
+        .region(region_chain(config, endpoint_url.is_some(), http));
+    if let Some(profile) = &config.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(url) = endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    if config.no_sign_request {
+        loader = loader.no_credentials();
+    }
+    loader.load().await
 }
 
 /// Where the region comes from. A custom endpoint does not ask the machine's metadata service.
@@ -294,14 +270,9 @@ fn region_chain(
 }
 
 /// Lists one key. What is broken for good is not tried again; what is busy is, for a while.
-async fn check(core: &Core) -> Result<(), Failure> {
-    let call = super::request::Call {
-        limit: core.config.store_timeout.min(CHECK_MAX),
-        attempt_limit: core.config.store_timeout.min(CHECK_MAX),
-        ..core.call_any(Kind::List, None)
-    };
-    let Ended { result, .. } = core
-        .run(call, || async {
+async fn check(core: &Core) -> Result<(), RequestFailure> {
+    let CallEnd { result, .. } = core
+        .run(core.check_call(RequestKind::List, None), || async {
             let answer = core
                 .client
                 .list_objects_v2()
@@ -311,7 +282,7 @@ async fn check(core: &Core) -> Result<(), Failure> {
                 .set_request_payer(core.payer())
                 .send()
                 .await;
-            match answer.map_err(Failure::from_sdk).and_then(sound) {
+            match answer.map_err(RequestFailure::from_sdk).and_then(sound) {
                 Ok(_page) => Ok(()),
                 Err(mut failure) => {
                     // A mount that cannot reach its store says so at once.
@@ -324,129 +295,4 @@ async fn check(core: &Core) -> Result<(), Failure> {
         })
         .await;
     result
-}
-
-/// Whether credentials can be had at all, before a request fails for the lack of them. The services that
-/// give them out (STS, SSO) speak https: where they were asked, `no_authorities` is why they failed.
-async fn check_credentials(
-    sdk: &SdkConfig,
-    config: &S3Config,
-    no_authorities: Option<ConnectError>,
-) -> Result<Credentials, ConnectError> {
-    let Some(provider) = sdk.credentials_provider() else {
-        return Err(no_credentials(config, None));
-    };
-    match tokio::time::timeout(CREDENTIALS_MAX, provider.provide_credentials()).await {
-        Ok(Ok(credentials)) => Ok(credentials),
-        Ok(Err(error)) => match no_authorities.filter(|_| explain::wanted_https(&error)) {
-            Some(no_authorities) => Err(no_authorities),
-            None => Err(no_credentials(config, Some(&error))),
-        },
-        Err(_elapsed) => Err(no_credentials(config, None)),
-    }
-}
-
-/// Why the chain gave none. Its last link is the machine's metadata service, whose failure stands for
-/// all that was missing before it; so the mistakes that people make are looked for first.
-fn no_credentials(config: &S3Config, error: Option<&CredentialsError>) -> ConnectError {
-    let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if let Some(half) = explain::half_a_key(var) {
-        return half;
-    }
-    let profile = config.profile.clone().or_else(|| var("AWS_PROFILE"));
-    if let Some(name) = &profile {
-        let files = explain::profile_files(var);
-        let texts = files
-            .iter()
-            .filter_map(|file| std::fs::read_to_string(file).ok());
-        if !texts
-            .into_iter()
-            .any(|text| explain::names_profile(&text, name))
-        {
-            return explain::no_profile(name, &files);
-        }
-    }
-    explain::no_credentials(profile.as_deref(), error)
-}
-
-/// A client for both schemes. Trusts the system's authorities and those in `ca_bundle`.
-///
-/// # Errors
-/// `NoAuthorities` if there are none: the client would panic, or refuse every certificate. `Tls` if the
-/// bundle cannot be used.
-pub(super) fn https_client(
-    max_requests: usize,
-    ca_bundle: Option<&Path>,
-) -> Result<SharedHttpClient, ConnectError> {
-    let system = rustls_native_certs::load_native_certs();
-    let mut trust = TrustStore::empty().with_native_roots(!system.certs.is_empty());
-    match ca_bundle {
-        Some(path) => {
-            // The client would panic at a file without certificates.
-            let read = rustls_native_certs::load_certs_from_paths(Some(path), None);
-            if read.certs.is_empty() || !read.errors.is_empty() {
-                return Err(explain::bad_ca_bundle(path, &read.errors));
-            }
-            let pem =
-                std::fs::read(path).map_err(|error| explain::bad_ca_bundle(path, &[error]))?;
-            trust.add_pem_certificate(pem);
-        }
-        None if system.certs.is_empty() => return Err(explain::no_authorities(&system.errors)),
-        None => {}
-    }
-    let context = TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .map_err(explain::bad_tls)?;
-    Ok(aws_smithy_http_client::Builder::new()
-        .pool_max_idle_per_host(idle_max(max_requests))
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .tls_context(context)
-        .build_https())
-}
-
-/// How many connections are kept for the next request. Each keeps its read buffer, which after a long
-/// answer is 400 KiB: as many as there may be requests would be a fifth of the default of `--memory`.
-fn idle_max(max_requests: usize) -> usize {
-    (max_requests / 4).max(16).min(max_requests)
-}
-
-pub(super) fn http_client(max_requests: usize) -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
-        .pool_max_idle_per_host(idle_max(max_requests))
-        .build_http()
-}
-
-fn is_plain(url: &str) -> bool {
-    url.get(..7)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"))
-}
-
-/// Whether `url` is one of AWS's own endpoints (a VPC endpoint, FIPS, dual stack).
-fn is_aws(url: &str) -> bool {
-    let host = url
-        .split_once("://")
-        .map_or(url, |(_scheme, rest)| rest)
-        .split(['/', ':', '?'])
-        .next()
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"]
-        .iter()
-        .any(|domain| host.ends_with(domain))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_awss_own_hosts_are_presumed_to_honour_everything() {
-        assert!(is_aws("https://s3.eu-west-1.amazonaws.com"));
-        assert!(is_aws(
-            "https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com:443/x"
-        ));
-        assert!(!is_aws("https://amazonaws.com.example.org"));
-        assert!(!is_aws("http://127.0.0.1:9000"));
-    }
 }

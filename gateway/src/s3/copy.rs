@@ -8,21 +8,25 @@
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{
-    Condition, CopyMetadata, Metadata, StoreError, StoreErrorKind, StoreResult, UploadId,
+    Condition, CopyMetadata, Metadata, Part, StoreError, StoreErrorKind, StoreResult, UploadId,
 };
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{MetadataDirective, ServerSideEncryption};
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::core::{Core, etag, metadata as metadata_of, same_etag};
-use super::error::Failure;
-use super::lost::{Fingerprint, Verdict};
+use super::answer::etag;
+use super::checksum::SumKind;
+use super::conditional::Write;
+use super::conditions::Honoured;
+use super::core::Core;
+use super::error::RequestFailure;
+use super::fingerprint;
+use super::head::{metadata as metadata_of, size};
+use super::headers::{with_condition, with_metadata};
 use super::multipart::Traits;
-use super::payload::Choice;
-use super::probe::Honoured;
-use super::put::{refused, with_condition, with_metadata};
-use super::request::Ended;
-use super::stats::Kind;
+use super::part_copy::encode;
+use super::request::CallEnd;
+use super::stats::RequestKind;
 
 /// The largest object that CopyObject copies (S3 user guide, "Copying objects").
 pub(super) const COPY_OBJECT_MAX: u64 = 5 << 30;
@@ -45,52 +49,45 @@ impl Core {
         metadata: CopyMetadata,
         condition: &Condition,
     ) -> StoreResult<ETag> {
-        let shown = self.head_output(&source.key).await.settle()?;
-        if !shown
-            .e_tag
-            .as_deref()
-            .is_some_and(|etag| same_etag(etag, source.etag.as_str()))
-        {
-            let now = shown.e_tag.unwrap_or_default();
-            let message = format!("the source is now {now}");
-            return Err(StoreError::new(StoreErrorKind::Changed, message).with_key(&source.key));
-        }
-        let size = shown.content_length.unwrap_or(0).max(0) as u64;
-        let mut sent = condition;
-        if *condition != Condition::None && self.support.read().copy_target != Honoured::Yes {
-            self.check_target(target, condition).await?;
-            sent = &Condition::None;
-        }
-        if size > self.copy_object_max {
+        let shown = &self.pinned(source).await?;
+        let write = Write {
+            key: target,
+            condition,
+            honoured: self.conditions.support().copy(condition),
+        };
+        if size(shown) > self.copy_object_max {
+            if write.honoured == Honoured::No {
+                self.check_target(target, condition).await?;
+            }
             return self
-                .copy_in_parts(source, target, &metadata, condition, &shown)
+                .copy_in_parts(source, target, &metadata, condition, shown)
                 .await;
         }
-        let Ended { result, unsure } = self
-            .copy_once(source, target, &metadata, sent, &shown)
+        let (ours, metadata) = (|| fingerprint::of_copy(shown), &metadata);
+        let copied = self
+            .write_under(write, ours, |condition| async move {
+                self.copy_once(source, target, metadata, &condition, shown)
+                    .await
+            })
             .await;
-        match result {
-            Ok(etag) => {
-                self.remembered.forget(target);
-                Ok(etag)
-            }
-            Err(failure) if failure.wants_part_copy() => {
-                self.copy_in_parts(source, target, &metadata, condition, &shown)
+        match copied {
+            Err(error) if wants_parts(&error) => {
+                self.copy_in_parts(source, target, metadata, condition, shown)
                     .await
             }
-            Err(failure) if refused(&failure, sent) && unsure => {
-                let ours = || Fingerprint::of_copy(&shown);
-                match self.whose(target, ours, unsure, failure).await? {
-                    Verdict::Ours(etag) => Ok(etag),
-                    Verdict::Theirs(error) => Err(error),
-                    Verdict::Predecessor(etag) => {
-                        let message = format!("an earlier write of ours is there as {etag}");
-                        Err(StoreError::new(StoreErrorKind::Changed, message).with_key(target))
-                    }
-                }
-            }
-            Err(failure) => Err(failure.error),
+            copied => copied,
         }
+    }
+
+    /// What HEAD shows of `source`. `Changed` if that is no longer its version.
+    async fn pinned(&self, source: &ObjectId) -> StoreResult<HeadObjectOutput> {
+        let shown = self.head_output(&source.key).await.into_result()?;
+        let now = shown.e_tag.as_deref();
+        if now.is_some_and(|etag| source.etag.is_same(etag)) {
+            return Ok(shown);
+        }
+        let message = format!("the source is now {}", now.unwrap_or_default());
+        Err(StoreError::new(StoreErrorKind::Changed, message).with_key(&source.key))
     }
 
     async fn copy_once(
@@ -100,10 +97,9 @@ impl Core {
         metadata: &CopyMetadata,
         condition: &Condition,
         shown: &HeadObjectOutput,
-    ) -> Ended<ETag> {
-        let size = shown.content_length.unwrap_or(0).max(0) as u64;
+    ) -> CallEnd<ETag> {
         let traits = self.traits_of_copy(shown);
-        let call = self.copy_call(Kind::Copy, target, size);
+        let call = self.copy_call(RequestKind::Copy, target, size(shown));
         self.run(call, || {
             let request = self
                 .client
@@ -126,12 +122,12 @@ impl Core {
             };
             let request = with_condition!(request, condition);
             async move {
-                let output = request.send().await.map_err(Failure::from_sdk)?;
+                let output = request.send().await.map_err(RequestFailure::from_sdk)?;
                 let etag_text = output
                     .copy_object_result
                     .as_ref()
                     .and_then(|result| result.e_tag.as_deref());
-                etag(target, etag_text).map_err(Failure::from)
+                etag(target, etag_text).map_err(RequestFailure::from)
             }
         })
         .await
@@ -152,8 +148,7 @@ impl Core {
         let mut traits = self.traits_of_copy(shown);
         traits.tagging = self.tagging(&source.key, shown).await;
         let upload = self.begin_copy(target, &metadata, &traits).await?;
-        let size = shown.content_length.unwrap_or(0).max(0) as u64;
-        let copied = self.copy_parts(source, target, &upload, size).await;
+        let copied = self.copy_parts(source, target, &upload, size(shown)).await;
         let done = match copied {
             Ok(parts) => self.complete(target, &upload, &parts, condition).await,
             Err(error) => Err(error),
@@ -177,9 +172,9 @@ impl Core {
         metadata: &Metadata,
         traits: &Traits,
     ) -> StoreResult<UploadId> {
-        self.create_once(target, metadata, traits, Choice::Md5)
+        self.create_once(target, metadata, traits, SumKind::Md5)
             .await
-            .settle()
+            .into_result()
     }
 
     async fn copy_parts(
@@ -188,7 +183,7 @@ impl Core {
         target: &Key,
         upload: &UploadId,
         size: u64,
-    ) -> StoreResult<Vec<ackfs_cache::store::Part>> {
+    ) -> StoreResult<Vec<Part>> {
         let len = self.copy_part_len.max(size.div_ceil(PARTS_MAX)).max(1);
         let mut parts: Vec<_> = futures_util::stream::iter(0..size.div_ceil(len))
             .map(|at| {
@@ -229,17 +224,17 @@ impl Core {
             return None;
         }
         let tags = self
-            .run(self.call(Kind::Tagging, key), || {
+            .run(self.call(RequestKind::Tagging, key), || {
                 let request = self
                     .client
                     .get_object_tagging()
                     .bucket(&self.config.bucket)
                     .key(key.as_str())
                     .set_request_payer(self.payer());
-                async move { request.send().await.map_err(Failure::from_sdk) }
+                async move { request.send().await.map_err(RequestFailure::from_sdk) }
             })
             .await
-            .settle();
+            .into_result();
         match tags {
             Ok(output) => Some(
                 output
@@ -255,36 +250,9 @@ impl Core {
             }
         }
     }
-
-    /// `key` as `x-amz-copy-source` has it.
-    pub(super) fn copy_source(&self, key: &Key) -> String {
-        format!("{}/{}", self.config.bucket, encode(key.as_str(), "/"))
-    }
 }
 
-/// `text` URL-encoded, but for the unreserved characters of RFC 3986 and those in `kept`.
-fn encode(text: &str, kept: &str) -> String {
-    use std::fmt::Write;
-
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        let plain = char::from(byte);
-        if byte.is_ascii_alphanumeric() || "-._~".contains(plain) || kept.contains(plain) {
-            encoded.push(plain);
-        } else {
-            let _infallible = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copy_sources_are_encoded_byte_by_byte() {
-        assert_eq!(encode("a/b c+d", "/"), "a/b%20c%2Bd");
-        assert_eq!(encode("é%", ""), "%C3%A9%25");
-    }
+/// Whether the refusal says that a server-side copy of this size needs parts.
+fn wants_parts(error: &StoreError) -> bool {
+    error.kind == StoreErrorKind::TooLarge || error.message.contains("copy source is larger")
 }

@@ -18,19 +18,16 @@ use ackfs_cache::object::ObjectId;
 use ackfs_cache::store::{
     Body, BoxFuture, Fetched, Priority, StoreError, StoreErrorKind, StoreResult,
 };
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::types::ChecksumMode;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::core::{Core, same_etag};
-use super::error::{Failure, Retry, chain};
+use super::core::Core;
+use super::error::chain;
 use super::permits::Permit;
-use super::request::{Call, backoff};
-use super::stats::Kind;
+use super::request::backoff;
 
 /// How long a body may bring nothing before its connection is given up.
 const STALL_MAX: Duration = Duration::from_secs(20);
@@ -40,18 +37,6 @@ const RESUMES_MAX: u32 = 8;
 
 /// How often a body whose checksum was wrong is asked for again before anybody saw it.
 const WRONG_SUMS_MAX: u32 = 3;
-
-/// An answer that was checked.
-struct Opened {
-    stream: SdkBody,
-    permit: Permit,
-    /// The object's whole size.
-    size: u64,
-    /// The first byte after the last one that will come.
-    end: u64,
-    /// Whether a checksum of the whole object stands behind the last byte.
-    summed: bool,
-}
 
 impl Core {
     /// `extent` of `id`; see [`ackfs_cache::store::ObjectStore::get`].
@@ -85,125 +70,6 @@ impl Core {
             }),
         })
     }
-
-    /// Sends the GET and checks its answer.
-    async fn open(&self, id: &ObjectId, extent: Extent, priority: Priority) -> StoreResult<Opened> {
-        let call = Call {
-            priority,
-            ..self.call(Kind::Get, &id.key)
-        };
-        let ended = self
-            .run_holding(call, |permit| async move {
-                let output = self
-                    .client
-                    .get_object()
-                    .bucket(&self.config.bucket)
-                    .key(id.key.as_str())
-                    .set_range(range_of(extent))
-                    .if_match(id.etag.as_str())
-                    .checksum_mode(ChecksumMode::Enabled)
-                    .set_request_payer(self.payer())
-                    .send()
-                    .await
-                    .map_err(Failure::from_sdk)?;
-                check(output, id, extent, permit)
-            })
-            .await;
-        match ended.result {
-            Ok(opened) => Ok(opened),
-            // The object is shorter than where the extent begins. The caller knows its size, so
-            // it is another version; a store that looks at the range first says it this way.
-            Err(failure) if failure.status == Some(416) => {
-                let now = self.head(&id.key).await?;
-                Err(if same_etag(now.etag.as_str(), id.etag.as_str()) {
-                    failure.error
-                } else {
-                    StoreError::new(
-                        StoreErrorKind::Changed,
-                        format!("the object is now {} with {} bytes", now.etag, now.size),
-                    )
-                    .with_key(&id.key)
-                })
-            }
-            Err(failure) => Err(failure.error),
-        }
-    }
-}
-
-/// Believes an answer only if it is what was asked for.
-#[expect(
-    clippy::result_large_err,
-    reason = "a failure is moved a few times for each request that failed, no more"
-)]
-fn check(
-    output: GetObjectOutput,
-    id: &ObjectId,
-    extent: Extent,
-    permit: Permit,
-) -> Result<Opened, Failure> {
-    let wrong = |message: String| {
-        let message = format!("the answer does not fit what was asked: {message}");
-        Failure::new(StoreErrorKind::Broken, Retry::Few, message)
-    };
-    if let Some(etag) = &output.e_tag
-        && !same_etag(etag, id.etag.as_str())
-    {
-        return Err(Failure::new(
-            StoreErrorKind::Changed,
-            Retry::Never,
-            format!("the object is now {etag}; the endpoint ignores If-Match"),
-        ));
-    }
-    let len = u64::try_from(output.content_length.unwrap_or(-1))
-        .map_err(|_negative| wrong("no Content-Length".to_owned()))?;
-    let (begin, size) = match output.content_range.as_deref() {
-        Some(range) => {
-            parse_range(range).ok_or_else(|| wrong(format!("Content-Range is {range:?}")))?
-        }
-        // Without a range the answer is the whole object; its beginning will do.
-        None => (0, len),
-    };
-    let end = extent.end().min(size);
-    let whole = begin == 0 && len == size;
-    let fits = begin == extent.offset && end > begin && begin + len == end;
-    if !(fits || whole && extent.offset == 0 && end > 0) {
-        return Err(wrong(format!(
-            "{len} bytes from {begin} of {size} in place of {extent:?}"
-        )));
-    }
-    let summed = whole
-        && end == size
-        && [
-            &output.checksum_crc64_nvme,
-            &output.checksum_crc32,
-            &output.checksum_crc32_c,
-            &output.checksum_sha1,
-            &output.checksum_sha256,
-        ]
-        .iter()
-        .any(|sum| sum.is_some());
-    Ok(Opened {
-        stream: output.body.into_inner(),
-        permit,
-        size,
-        end,
-        summed,
-    })
-}
-
-/// The `Range` header; none for the whole object, because only then a checksum comes with it.
-fn range_of(extent: Extent) -> Option<String> {
-    let whole = extent.offset == 0 && extent.end() == u64::MAX;
-    (!whole).then(|| format!("bytes={}-{}", extent.offset, extent.end() - 1))
-}
-
-/// The first byte and the whole size in `bytes 0-9/100`.
-fn parse_range(range: &str) -> Option<(u64, u64)> {
-    let (span, size) = range.strip_prefix("bytes ")?.split_once('/')?;
-    let (begin, end) = span.split_once('-')?;
-    let (begin, end, size): (u64, u64, u64) =
-        (begin.parse().ok()?, end.parse().ok()?, size.parse().ok()?);
-    (begin <= end && end < size).then_some((begin, size))
 }
 
 /// Bytes on their way.
@@ -243,25 +109,10 @@ impl GetBody {
                 continue;
             };
             let why = match timeout(STALL_MAX, data(stream)).await {
-                Ok(Ok(Some(mut chunk))) => {
-                    chunk.truncate(usize::try_from(self.end - self.next).unwrap_or(usize::MAX));
-                    let last = self.next + chunk.len() as u64 == self.end;
-                    if last
-                        && self.summed
-                        && let Err(why) = self.verify().await
-                    {
-                        self.forget(&why)?;
-                        continue;
-                    }
-                    self.next += chunk.len() as u64;
-                    self.core.recorder.down(chunk.len() as u64);
-                    if self.next == self.end {
-                        self.stream = None;
-                    }
-                    self.resumes = 0;
-                    self.dry_since = Instant::now();
-                    return Ok(Some(chunk));
-                }
+                Ok(Ok(Some(chunk))) => match self.take(chunk).await? {
+                    Some(chunk) => return Ok(Some(chunk)),
+                    None => continue,
+                },
                 Ok(Ok(None)) => "the body ended early".to_owned(),
                 Ok(Err(why)) => format!("the body broke: {why}"),
                 Err(_elapsed) => format!("no byte came within {STALL_MAX:?}"),
@@ -269,6 +120,27 @@ impl GetBody {
             self.cut(why).await?;
         }
         Ok(None)
+    }
+
+    /// Lets a chunk go out; `None` if it was the last one and the checksum behind it was wrong.
+    async fn take(&mut self, mut chunk: Bytes) -> StoreResult<Option<Bytes>> {
+        chunk.truncate(usize::try_from(self.end - self.next).unwrap_or(usize::MAX));
+        let last = self.next + chunk.len() as u64 == self.end;
+        if last
+            && self.summed
+            && let Err(why) = self.verify().await
+        {
+            self.forget(&why)?;
+            return Ok(None);
+        }
+        self.next += chunk.len() as u64;
+        self.core.recorder.down(chunk.len() as u64);
+        if last {
+            self.stream = None;
+        }
+        self.resumes = 0;
+        self.dry_since = Instant::now();
+        Ok(Some(chunk))
     }
 
     /// Waits for the end of the stream, where the SDK checks the sum.
@@ -344,30 +216,6 @@ async fn data(stream: &mut SdkBody) -> Result<Option<Bytes>, String> {
                 Ok(chunk) => return Ok(Some(chunk)),
                 Err(_trailers) => {}
             },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_sound_content_ranges_are_read() {
-        assert_eq!(parse_range("bytes 0-9/100"), Some((0, 100)));
-        assert_eq!(parse_range("bytes 99-99/100"), Some((99, 100)));
-        for wrong in [
-            "",
-            "bytes",
-            "bytes 0-9",
-            "bytes 0-9/*",
-            "bytes 9-0/100",
-            "bytes 0-100/100",
-            "bytes */100",
-            "0-9/100",
-            "bytes 0-99999999999999999999/100",
-        ] {
-            assert_eq!(parse_range(wrong), None, "{wrong}");
         }
     }
 }

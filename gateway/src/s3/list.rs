@@ -10,9 +10,10 @@ use ackfs_cache::store::{
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object};
 
-use super::core::{Core, time};
-use super::error::{Failure, Retry};
-use super::stats::Kind;
+use super::answer::time;
+use super::core::Core;
+use super::error::{RequestFailure, Retry};
+use super::stats::RequestKind;
 
 /// The most keys that S3 gives at once.
 const KEYS_MAX: u32 = 1000;
@@ -22,7 +23,7 @@ impl Core {
     pub(super) async fn list(&self, request: ListRequest) -> StoreResult<ListPage> {
         let request = &request;
         let output = self
-            .run(self.call_any(Kind::List, None), || async move {
+            .run(self.call_any(RequestKind::List, None), || async move {
                 self.client
                     .list_objects_v2()
                     .bucket(&self.config.bucket)
@@ -40,11 +41,11 @@ impl Core {
                     .set_request_payer(self.payer())
                     .send()
                     .await
-                    .map_err(Failure::from_sdk)
+                    .map_err(RequestFailure::from_sdk)
                     .and_then(sound)
             })
             .await
-            .settle()?;
+            .into_result()?;
         let encoded = output.encoding_type == Some(EncodingType::Url);
         let decode = |text: Option<String>| {
             let text = text.unwrap_or_default();
@@ -82,12 +83,12 @@ impl Core {
     clippy::result_large_err,
     reason = "a failure is moved a few times for each request that failed, no more"
 )]
-pub(super) fn sound(page: ListObjectsV2Output) -> Result<ListObjectsV2Output, Failure> {
+pub(super) fn sound(page: ListObjectsV2Output) -> Result<ListObjectsV2Output, RequestFailure> {
     let broken = |why: String| {
         let message = format!("the answer made no sense: {why}");
-        Err(Failure {
+        Err(RequestFailure {
             status: Some(200),
-            ..Failure::new(StoreErrorKind::Broken, Retry::Few, message)
+            ..RequestFailure::new(StoreErrorKind::Broken, Retry::Few, message)
         })
     };
     let Some(truncated) = page.is_truncated else {

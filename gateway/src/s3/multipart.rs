@@ -6,8 +6,7 @@
 //! was sent.
 //!
 //! A completion whose answer was lost has taken the upload away: asked again, the store no longer
-//! knows it. Nobody else could have completed an upload of ours, so HEAD decides even if no
-//! attempt of this call was left unsure.
+//! knows it.
 
 use ackfs_cache::object::{ETag, Key};
 use ackfs_cache::store::{
@@ -17,15 +16,16 @@ use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
 };
 
-use super::core::{Core, etag};
-use super::error::Failure;
-use super::lost::{Fingerprint, Verdict};
+use super::answer::etag;
+use super::checksum::{CRC32, CRC64NVME, SumKind};
+use super::conditional::Write;
+use super::core::Core;
+use super::error::RequestFailure;
+use super::fingerprint;
+use super::headers::{with_condition, with_metadata};
 use super::part_body::PartBody;
-use super::payload::{CRC32, CRC64NVME, Choice};
-use super::probe::Honoured;
-use super::put::{refused, with_condition, with_metadata};
-use super::request::Ended;
-use super::stats::Kind;
+use super::request::CallEnd;
+use super::stats::RequestKind;
 
 /// What a new object is to be like beside its metadata.
 #[derive(Debug, Clone, Default)]
@@ -56,19 +56,10 @@ impl Core {
         key: &Key,
         metadata: &Metadata,
     ) -> StoreResult<UploadId> {
-        let choice = self.policy.choice();
-        let traits = self.traits();
-        let first = self.create_once(key, metadata, &traits, choice).await;
-        match &first.result {
-            Err(failure) if self.policy.may_fall_back(choice) && failure.may_dislike_checksum() => {
-                let second = self.create_once(key, metadata, &traits, Choice::Md5).await;
-                if second.result.is_ok() {
-                    self.policy.fall_back();
-                }
-                second.settle()
-            }
-            _ => first.settle(),
-        }
+        let traits = &self.traits();
+        self.with_any_sum(|kind| self.create_once(key, metadata, traits, kind))
+            .await
+            .into_result()
     }
 
     pub(super) async fn create_once(
@@ -76,15 +67,15 @@ impl Core {
         key: &Key,
         metadata: &Metadata,
         traits: &Traits,
-        choice: Choice,
-    ) -> Ended<UploadId> {
-        self.run(self.call(Kind::Create, key), || {
+        kind: SumKind,
+    ) -> CallEnd<UploadId> {
+        self.run(self.call(RequestKind::Create, key), || {
             let request = self
                 .client
                 .create_multipart_upload()
                 .bucket(&self.config.bucket)
                 .key(key.as_str())
-                .set_checksum_algorithm(self.policy.announced(choice))
+                .set_checksum_algorithm(self.policy.announced(kind))
                 .set_request_payer(self.payer())
                 .set_server_side_encryption(traits.sse.clone())
                 .set_ssekms_key_id(traits.sse_kms_key_id.clone())
@@ -93,9 +84,9 @@ impl Core {
                 .set_acl(self.acl());
             let request = with_metadata!(request, metadata);
             async move {
-                let output = request.send().await.map_err(Failure::from_sdk)?;
+                let output = request.send().await.map_err(RequestFailure::from_sdk)?;
                 output.upload_id.map(UploadId).ok_or_else(|| {
-                    Failure::from(StoreError::new(
+                    RequestFailure::from(StoreError::new(
                         StoreErrorKind::Broken,
                         "the store began an upload and did not name it",
                     ))
@@ -113,22 +104,12 @@ impl Core {
         number: u32,
         body: Vec<PartBytes>,
     ) -> StoreResult<Part> {
-        let payload = PartBody::new(body);
-        let choice = self.policy.choice();
-        let first = self.part_once(key, upload, number, &payload, choice).await;
-        let part = match &first.result {
-            Err(failure) if self.policy.may_fall_back(choice) && failure.may_dislike_checksum() => {
-                let second = self
-                    .part_once(key, upload, number, &payload, Choice::Md5)
-                    .await;
-                if second.result.is_ok() {
-                    self.policy.fall_back();
-                }
-                second.settle()?
-            }
-            _ => first.settle()?,
-        };
-        self.recorder.up(payload.len());
+        let body = &PartBody::new(body);
+        let part = self
+            .with_any_sum(|kind| self.part_once(key, upload, number, body, kind))
+            .await
+            .into_result()?;
+        self.recorder.up(body.len());
         Ok(part)
     }
 
@@ -137,16 +118,16 @@ impl Core {
         key: &Key,
         upload: &UploadId,
         number: u32,
-        payload: &PartBody,
-        choice: Choice,
-    ) -> Ended<Part> {
-        let sum = match payload.sum(choice).await {
+        body: &PartBody,
+        kind: SumKind,
+    ) -> CallEnd<Part> {
+        let sum = match body.sum(kind).await {
             Ok(sum) => sum,
-            Err(error) => return Ended::unsent(error),
+            Err(error) => return CallEnd::unsent(error),
         };
         let checksum = sum.named();
         let (crc64, crc32, md5) = sum.columns();
-        let call = self.upload_call(Kind::Part, key, payload.len());
+        let call = self.upload_call(RequestKind::Part, key, body.len());
         self.run(call, || {
             let request = self
                 .client
@@ -155,19 +136,19 @@ impl Core {
                 .key(key.as_str())
                 .upload_id(&upload.0)
                 .part_number(number as i32)
-                .body(payload.body())
+                .body(body.body())
                 .set_checksum_crc64_nvme(crc64.clone())
                 .set_checksum_crc32(crc32.clone())
                 .set_content_md5(md5.clone())
                 .set_request_payer(self.payer());
             let checksum = checksum.clone();
             async move {
-                let output = request.send().await.map_err(Failure::from_sdk)?;
+                let output = request.send().await.map_err(RequestFailure::from_sdk)?;
                 Ok(Part {
                     number,
-                    etag: etag(key, output.e_tag.as_deref()).map_err(Failure::from)?,
+                    etag: etag(key, output.e_tag.as_deref()).map_err(RequestFailure::from)?,
                     checksum,
-                    size: payload.len(),
+                    size: body.len(),
                 })
             }
         })
@@ -182,76 +163,16 @@ impl Core {
         parts: &[Part],
         condition: &Condition,
     ) -> StoreResult<ETag> {
-        match self.complete_checked(key, upload, parts, condition).await? {
-            Verdict::Ours(etag) => Ok(etag),
-            Verdict::Theirs(error) => Err(error),
-            Verdict::Predecessor(etag) => {
-                let condition = Condition::Matches(etag);
-                match self
-                    .complete_checked(key, upload, parts, &condition)
-                    .await?
-                {
-                    Verdict::Ours(etag) => Ok(etag),
-                    Verdict::Theirs(error) => Err(error),
-                    Verdict::Predecessor(_) => Err(StoreError::new(
-                        StoreErrorKind::Changed,
-                        "the object changes faster than it can be replaced",
-                    )
-                    .with_key(key)),
-                }
-            }
-        }
-    }
-
-    async fn complete_checked(
-        &self,
-        key: &Key,
-        upload: &UploadId,
-        parts: &[Part],
-        condition: &Condition,
-    ) -> StoreResult<Verdict> {
-        let mut sent = condition;
-        if self.support.read().complete(condition) == Honoured::No {
-            self.check_target(key, condition).await?;
-            sent = &Condition::None;
-        }
-        let mut ended = self.complete_once(key, upload, parts, sent).await;
-        if let Err(failure) = &ended.result
-            && failure.status == Some(501)
-            && *sent != Condition::None
-            && self.unlearn_conditions()
-        {
-            self.check_target(key, condition).await?;
-            let second = self.complete_once(key, upload, parts, &Condition::None);
-            ended = second.await.after(ended.unsure);
-        }
-        let Ended { result, unsure } = ended;
-        let ours = || Fingerprint::of_parts(parts);
-        match result {
-            Ok(etag) => {
-                self.remembered.forget(key);
-                Ok(Verdict::Ours(etag))
-            }
-            Err(failure) if failure.error.kind == StoreErrorKind::NotFound => {
-                match self.whose(key, ours, true, failure).await? {
-                    Verdict::Theirs(mut error) => {
-                        error.kind = match condition {
-                            Condition::Matches(_) => StoreErrorKind::Changed,
-                            Condition::None | Condition::Absent => StoreErrorKind::NotFound,
-                        };
-                        Ok(Verdict::Theirs(error))
-                    }
-                    verdict => Ok(verdict),
-                }
-            }
-            Err(failure) if refused(&failure, sent) => self.whose(key, ours, unsure, failure).await,
-            Err(failure) => {
-                if unsure {
-                    self.remembered.remember(key, ours());
-                }
-                Err(failure.error)
-            }
-        }
+        let write = Write {
+            key,
+            condition,
+            honoured: self.conditions.support().complete(condition),
+        };
+        let ours = || fingerprint::of_parts(parts);
+        self.write_under(write, ours, |condition| async move {
+            self.complete_once(key, upload, parts, &condition).await
+        })
+        .await
     }
 
     async fn complete_once(
@@ -260,14 +181,14 @@ impl Core {
         upload: &UploadId,
         parts: &[Part],
         condition: &Condition,
-    ) -> Ended<ETag> {
+    ) -> CallEnd<ETag> {
         let mut named: Vec<_> = parts.iter().map(completed).collect();
         named.sort_by_key(CompletedPart::part_number);
         let named = CompletedMultipartUpload::builder()
             .set_parts(Some(named))
             .build();
         let size: u64 = parts.iter().map(|part| part.size).sum();
-        let call = self.copy_call(Kind::Complete, key, size);
+        let call = self.copy_call(RequestKind::Complete, key, size);
         self.run(call, || {
             let request = self
                 .client
@@ -280,8 +201,8 @@ impl Core {
                 .set_request_payer(self.payer());
             let request = with_condition!(request, condition);
             async move {
-                let output = request.send().await.map_err(Failure::from_sdk)?;
-                etag(key, output.e_tag.as_deref()).map_err(Failure::from)
+                let output = request.send().await.map_err(RequestFailure::from_sdk)?;
+                etag(key, output.e_tag.as_deref()).map_err(RequestFailure::from)
             }
         })
         .await
@@ -290,7 +211,7 @@ impl Core {
     /// Gives an upload up; see [`ackfs_cache::store::ObjectStore::abort`].
     pub(super) async fn abort(&self, key: &Key, upload: &UploadId) -> StoreResult<()> {
         let ended = self
-            .run(self.call(Kind::Abort, key), || {
+            .run(self.call(RequestKind::Abort, key), || {
                 let request = self
                     .client
                     .abort_multipart_upload()
@@ -298,10 +219,10 @@ impl Core {
                     .key(key.as_str())
                     .upload_id(&upload.0)
                     .set_request_payer(self.payer());
-                async move { request.send().await.map_err(Failure::from_sdk) }
+                async move { request.send().await.map_err(RequestFailure::from_sdk) }
             })
             .await;
-        match ended.settle() {
+        match ended.into_result() {
             Ok(_output) => Ok(()),
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! The body of a part. One that is in memory is a [`Payload`] like any other. One of which some
+//! The body of a part. One that is in memory is a [`BodyBytes`] like any other. One of which some
 //! bytes are read while they are sent is read twice, once for the checksum, which goes ahead in a
 //! header, and once for each attempt: a part that large costs memory for a few pieces only.
 //!
@@ -16,13 +16,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::payload::{Choice, Over, Payload, Sum, Summing};
+use super::checksum::{Sum, SumKind, Summing};
+use super::payload::{BodyBytes, Over};
 
 /// What is uploaded as a part.
 #[derive(Debug, Clone)]
 pub(super) enum PartBody {
     /// In memory.
-    Whole(Payload),
+    Whole(BodyBytes),
     /// Read while it is sent.
     Read { pieces: Arc<[PartBytes]>, len: u64 },
 }
@@ -34,7 +35,7 @@ impl PartBody {
             PartBytes::Later(_) => None,
         };
         if let Some(chunks) = pieces.iter().map(in_memory).collect() {
-            return Self::Whole(Payload::new(chunks));
+            return Self::Whole(BodyBytes::new(chunks));
         }
         pieces.retain(|piece| !piece.is_empty());
         Self::Read {
@@ -63,15 +64,15 @@ impl PartBody {
         }
     }
 
-    /// The checksum that `choice` asks for. Waits for the disk.
+    /// The checksum that `kind` asks for. Waits for the disk.
     ///
     /// # Errors
     /// `Broken` if the bytes cannot be read.
-    pub(super) async fn sum(&self, choice: Choice) -> StoreResult<Sum> {
+    pub(super) async fn sum(&self, kind: SumKind) -> StoreResult<Sum> {
         match self {
-            Self::Whole(payload) => Ok(payload.sum(choice)),
+            Self::Whole(payload) => Ok(payload.sum(kind)),
             Self::Read { pieces, .. } => {
-                let mut summing = Summing::new(choice);
+                let mut summing = Summing::new(kind);
                 for piece in pieces.iter() {
                     summing.update(&piece.bytes().await?);
                 }

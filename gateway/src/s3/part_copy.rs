@@ -9,57 +9,19 @@
 //! MinIO refuses where the upload was created with a checksum, because it computes none for what it copies;
 //! with `--checksum auto` none is announced there (`ChecksumPolicy::announced`).
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Part, StoreError, StoreErrorKind, StoreResult, UploadId};
 use aws_sdk_s3::types::CopyPartResult;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::core::{Core, etag};
-use super::error::{Failure, Retry};
-use super::payload::{CRC32, CRC64NVME};
-use super::probe::Honoured;
-use super::request::Ended;
-use super::stats::Kind;
-
-/// Whether the endpoint copies parts, as far as is known.
-#[derive(Debug, Default)]
-pub(super) struct PartCopies(AtomicU8);
-
-impl PartCopies {
-    const UNKNOWN: u8 = 0;
-    const SOUND: u8 = 1;
-    const REFUSED: u8 = 2;
-
-    /// What is known. Never waits.
-    pub(super) fn known(&self) -> Honoured {
-        match self.0.load(Relaxed) {
-            Self::SOUND => Honoured::Yes,
-            Self::REFUSED => Honoured::No,
-            _ => Honoured::Unknown,
-        }
-    }
-
-    /// A part was copied as it should be.
-    fn proved(&self) {
-        let _refused_before = self
-            .0
-            .compare_exchange(Self::UNKNOWN, Self::SOUND, Relaxed, Relaxed);
-    }
-
-    /// The endpoint does not copy parts, because of `why`. Said once.
-    fn refused(&self, why: &str) {
-        if self.0.swap(Self::REFUSED, Relaxed) != Self::REFUSED {
-            warn!(
-                why,
-                "this endpoint does not copy parts of objects (UploadPartCopy): bytes that did not \
-                 change are fetched and sent again"
-            );
-        }
-    }
-}
+use super::answer::etag;
+use super::checksum::{CRC32, CRC64NVME};
+use super::conditions::Honoured;
+use super::core::Core;
+use super::error::{RequestFailure, Retry};
+use super::request::CallEnd;
+use super::stats::RequestKind;
 
 impl Core {
     /// Makes a part of `extent` of `source`; see [`ackfs_cache::store::ObjectStore::copy_part`].
@@ -71,7 +33,7 @@ impl Core {
         source: &ObjectId,
         extent: Extent,
     ) -> StoreResult<Part> {
-        if extent.is_empty() || self.part_copies.known() == Honoured::No {
+        if extent.is_empty() || self.part_copies.support() == Honoured::No {
             let why = if extent.is_empty() {
                 "an empty extent is no part"
             } else {
@@ -88,14 +50,15 @@ impl Core {
         }
     }
 
-    async fn copy_part_once(
+    /// The same, whatever is known about the endpoint.
+    pub(super) async fn copy_part_once(
         &self,
         key: &Key,
         upload: &UploadId,
         number: u32,
         source: &ObjectId,
         extent: Extent,
-    ) -> Ended<Part> {
+    ) -> CallEnd<Part> {
         self.run(self.part_copy_call(key, extent.len), || {
             let request = self
                 .client
@@ -109,7 +72,7 @@ impl Core {
                 .copy_source_range(format!("bytes={}-{}", extent.offset, extent.end() - 1))
                 .set_request_payer(self.payer());
             async move {
-                let output = request.send().await.map_err(Failure::from_sdk)?;
+                let output = request.send().await.map_err(RequestFailure::from_sdk)?;
                 part(key, number, extent, output.copy_part_result)
             }
         })
@@ -119,7 +82,7 @@ impl Core {
     /// Gives `part` if it is what was asked for; looks at it as long as the endpoint has not shown that it
     /// copies parts. `Rejected` if it is something else.
     async fn believe(&self, key: &Key, upload: &UploadId, part: Part) -> StoreResult<Part> {
-        if self.part_copies.known() == Honoured::Yes {
+        if self.part_copies.support() == Honoured::Yes {
             return Ok(part);
         }
         match self.part_size(key, upload, part.number).await {
@@ -148,7 +111,7 @@ impl Core {
         number: u32,
     ) -> StoreResult<Option<u64>> {
         let output = self
-            .run(self.call(Kind::ListParts, key), || {
+            .run(self.call(RequestKind::ListParts, key), || {
                 let request = self
                     .client
                     .list_parts()
@@ -158,10 +121,10 @@ impl Core {
                     .part_number_marker((number - 1).to_string())
                     .max_parts(1)
                     .set_request_payer(self.payer());
-                async move { request.send().await.map_err(Failure::from_sdk) }
+                async move { request.send().await.map_err(RequestFailure::from_sdk) }
             })
             .await
-            .settle()?;
+            .into_result()?;
         let part = output.parts().first();
         Ok(part
             .filter(|part| part.part_number == Some(number as i32))
@@ -169,8 +132,8 @@ impl Core {
     }
 
     /// What comes out of a copy that failed; takes note of an endpoint that does not copy parts.
-    fn not_copied(&self, failure: Failure) -> StoreError {
-        if self.part_copies.known() == Honoured::Unknown && refuses_every_copy(&failure) {
+    pub(super) fn not_copied(&self, failure: RequestFailure) -> StoreError {
+        if self.part_copies.support() == Honoured::Unknown && refuses_every_copy(&failure) {
             self.part_copies.refused(&failure.error.message);
         }
         let mut error = failure.error;
@@ -179,6 +142,11 @@ impl Core {
             error.kind = StoreErrorKind::Changed;
         }
         error
+    }
+
+    /// `key` as `x-amz-copy-source` has it.
+    pub(super) fn copy_source(&self, key: &Key) -> String {
+        format!("{}/{}", self.config.bucket, encode(key.as_str(), "/"))
     }
 }
 
@@ -192,17 +160,21 @@ fn part(
     number: u32,
     extent: Extent,
     result: Option<CopyPartResult>,
-) -> Result<Part, Failure> {
+) -> Result<Part, RequestFailure> {
     // A store that knows nothing of copies takes the request for an empty part, whose ETag it gives in a
     // header alone.
     let Some(result) = result.filter(|result| result.e_tag.is_some()) else {
         let why = "the answer to a copy of a part does not tell its ETag";
-        return Err(Failure::new(StoreErrorKind::Rejected, Retry::Never, why));
+        return Err(RequestFailure::new(
+            StoreErrorKind::Rejected,
+            Retry::Never,
+            why,
+        ));
     };
     let named = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
     Ok(Part {
         number,
-        etag: etag(key, result.e_tag.as_deref()).map_err(Failure::from)?,
+        etag: etag(key, result.e_tag.as_deref()).map_err(RequestFailure::from)?,
         checksum: named(CRC64NVME, result.checksum_crc64_nvme)
             .or_else(|| named(CRC32, result.checksum_crc32)),
         size: extent.len,
@@ -211,7 +183,7 @@ fn part(
 
 /// Whether a refusal is about copies of parts as such, and not about this source: that it is archived, or
 /// smaller than what S3 copies a range of (5 MiB), or ends before the extent does.
-fn refuses_every_copy(failure: &Failure) -> bool {
+fn refuses_every_copy(failure: &RequestFailure) -> bool {
     failure.error.kind == StoreErrorKind::Rejected
         && failure.status != Some(416)
         && !matches!(
@@ -219,4 +191,31 @@ fn refuses_every_copy(failure: &Failure) -> bool {
             Some("InvalidObjectState" | "NoSuchBucket")
         )
         && !failure.error.message.contains("source")
+}
+
+/// `text` URL-encoded, but for the unreserved characters of RFC 3986 and those in `kept`.
+pub(super) fn encode(text: &str, kept: &str) -> String {
+    use std::fmt::Write;
+
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        let plain = char::from(byte);
+        if byte.is_ascii_alphanumeric() || "-._~".contains(plain) || kept.contains(plain) {
+            encoded.push(plain);
+        } else {
+            let _infallible = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_sources_are_encoded_byte_by_byte() {
+        assert_eq!(encode("a/b c+d", "/"), "a/b%20c%2Bd");
+        assert_eq!(encode("é%", ""), "%C3%A9%25");
+    }
 }

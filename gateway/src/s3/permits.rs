@@ -198,11 +198,11 @@ mod tests {
     use super::*;
 
     async fn fill(permits: &Permits, priority: Priority) -> Vec<Permit> {
-        let mut held = Vec::new();
+        let mut taken = Vec::new();
         while let Some(permit) = permits.acquire(priority).now_or_never() {
-            held.push(permit);
+            taken.push(permit);
         }
-        held
+        taken
     }
 
     #[tokio::test]
@@ -234,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn interactive_goes_first_and_background_is_not_starved() {
         let permits = Permits::new(1);
-        let held = permits.acquire(Priority::Interactive).await;
+        let taken = permits.acquire(Priority::Interactive).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for priority in
@@ -247,7 +247,7 @@ mod tests {
             }));
             tokio::task::yield_now().await;
         }
-        drop(held);
+        drop(taken);
         for task in tasks {
             task.await.unwrap();
         }
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_that_gives_up_leaves_nothing_behind() {
         let permits = Permits::new(1);
-        let held = permits.acquire(Priority::Upload).await;
+        let taken = permits.acquire(Priority::Upload).await;
         let waiters: Vec<_> = (0..100)
             .map(|_| {
                 let permits = permits.clone();
@@ -275,7 +275,7 @@ mod tests {
         for waiter in waiters {
             assert!(waiter.await.unwrap_err().is_cancelled());
         }
-        drop(held);
+        drop(taken);
         assert!(
             permits
                 .acquire(Priority::Interactive)

@@ -1,113 +1,25 @@
-//! Which conditions the endpoint honours.
+//! Finding out which conditions the endpoint honours, and whether it copies parts, by trying.
 //!
-//! S3 and most of its relatives honour `If-Match` and `If-None-Match` on writes; some ignore them
-//! and replace whatever is there, with a friendly 200. So the mount asks first, in a way that
-//! writes nothing where all is well: a PutObject with `If-Match` on a key that does not exist and
-//! a version that cannot be. A store that honours the condition answers 404 or 412. One that
-//! ignores it makes an empty object, which is then used to try `If-None-Match: *`, and removed.
-//!
-//! What is not asked is concluded: a store that honours `If-Match` on PutObject honours
-//! `If-None-Match` there and both on CompleteMultipartUpload. The conditions on a copy's target
-//! and on DELETE are honoured by AWS and ignored by others, and trying them could destroy
-//! something; at custom endpoints they are never relied upon.
+//! The mount asks in a way that writes nothing where all is well: a PutObject with `If-Match` on a key that
+//! does not exist and a version that cannot be. A store that honours the condition answers 404 or 412. One
+//! that ignores it makes an empty object, which is then used to try `If-None-Match: *`, and removed. What is
+//! not asked is concluded (`conditions`).
 
-use std::fmt;
-
-use ackfs_cache::object::Key;
-use ackfs_cache::store::{Condition, StoreError, StoreErrorKind, StoreResult};
+use ackfs_cache::extent::Extent;
+use ackfs_cache::object::{ETag, Key, ObjectId};
+use ackfs_cache::store::{Condition, Metadata, StoreError, StoreErrorKind, StoreResult};
 use tracing::warn;
 
-use super::connect::CHECK_MAX;
+use super::conditions::{ConditionalSupport, Honoured};
 use super::core::Core;
-use super::error::Failure;
-use super::payload::Payload;
-use super::request::{Call, random};
-use super::stats::Kind;
-
-/// Whether the endpoint honours a condition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Honoured {
-    /// It does.
-    Yes,
-    /// It ignores or refuses it: ackfs looks first and writes then, and somebody else's write in
-    /// between is lost.
-    No,
-    /// It was not tried: the mount is read-only or may not write. The condition is sent.
-    Unknown,
-}
-
-impl fmt::Display for Honoured {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Honoured::Yes => "yes",
-            Honoured::No => "no",
-            Honoured::Unknown => "unknown",
-        })
-    }
-}
-
-/// Which conditions the endpoint honours on which requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConditionalSupport {
-    /// `If-None-Match: *` on PutObject.
-    pub put_if_absent: Honoured,
-    /// `If-Match` on PutObject.
-    pub put_if_match: Honoured,
-    /// Both on CompleteMultipartUpload.
-    pub multipart: Honoured,
-    /// Both on CopyObject's target. Anything but `Yes` means HEAD first.
-    pub copy_target: Honoured,
-    /// `If-Match` on DeleteObject. Anything but `Yes` means HEAD first.
-    pub delete: Honoured,
-}
-
-impl ConditionalSupport {
-    /// Before anything was tried. AWS's own endpoints honour them all.
-    pub(super) fn presumed(custom_endpoint: bool) -> Self {
-        let (writes, others) = if custom_endpoint {
-            (Honoured::Unknown, Honoured::No)
-        } else {
-            (Honoured::Yes, Honoured::Yes)
-        };
-        Self {
-            put_if_absent: writes,
-            put_if_match: writes,
-            multipart: writes,
-            copy_target: others,
-            delete: others,
-        }
-    }
-
-    pub(super) fn put(self, condition: &Condition) -> Honoured {
-        match condition {
-            Condition::None => Honoured::Yes,
-            Condition::Absent => self.put_if_absent,
-            Condition::Matches(_) => self.put_if_match,
-        }
-    }
-
-    pub(super) fn complete(self, condition: &Condition) -> Honoured {
-        match condition {
-            Condition::None => Honoured::Yes,
-            Condition::Absent | Condition::Matches(_) => self.multipart,
-        }
-    }
-
-    /// Whether close-to-open writes are safe against other writers.
-    pub fn writes(self) -> Honoured {
-        let all = [self.put_if_absent, self.put_if_match, self.multipart];
-        if all.contains(&Honoured::No) {
-            Honoured::No
-        } else if all.contains(&Honoured::Unknown) {
-            Honoured::Unknown
-        } else {
-            Honoured::Yes
-        }
-    }
-}
+use super::error::RequestFailure;
+use super::headers::with_condition;
+use super::payload::BodyBytes;
+use super::request::random;
+use super::stats::RequestKind;
 
 /// What one conditional write showed.
-enum Seen {
+enum ConditionAnswer {
     Refused,
     Ignored,
     Unsupported,
@@ -121,19 +33,13 @@ impl Core {
     /// # Errors
     /// As of a call whose failure says nothing about conditions: the store is away or busy.
     pub(super) async fn probe_conditional_writes(&self) -> StoreResult<ConditionalSupport> {
-        let key = Key::new(format!("{}.ackfs-probe-{:016x}", self.prefix, random()));
-        // An MD5 that no object has: stores compare it as text.
-        let impossible = Condition::Matches(ackfs_cache::object::ETag::new(
-            "\"00000000000000000000000000000000\"",
-        ));
-        let found = match self.try_condition(&key, &impossible).await? {
-            Seen::Denied(error) => {
-                self.warn_denied(&error);
-                None
-            }
-            Seen::Refused => Some((Honoured::Yes, Honoured::Yes)),
-            seen @ (Seen::Ignored | Seen::Unsupported) => {
-                if matches!(seen, Seen::Unsupported) {
+        let key = self.probe_key();
+        let never = Condition::Matches(impossible());
+        match self.try_condition(&key, &never).await? {
+            ConditionAnswer::Denied(error) => self.warn_denied(&error),
+            ConditionAnswer::Refused => self.conditions.found(Honoured::Yes, Honoured::Yes),
+            answer @ (ConditionAnswer::Ignored | ConditionAnswer::Unsupported) => {
+                if matches!(answer, ConditionAnswer::Unsupported) {
                     // Something must be there for the second question.
                     self.try_condition(&key, &Condition::None).await?;
                 }
@@ -141,24 +47,49 @@ impl Core {
                 if let Err(error) = self.delete(&key, None).await {
                     warn!(?key, %error, "the probe's empty object could not be removed");
                 }
-                match absent? {
-                    Seen::Refused => Some((Honoured::Yes, Honoured::No)),
-                    _ => Some((Honoured::No, Honoured::No)),
-                }
-            }
-        };
-        let mut support = self.support.write();
-        if let Some((absent, matches)) = found {
-            support.put_if_absent = absent;
-            support.put_if_match = matches;
-            support.multipart = matches;
-            if matches != Honoured::Yes {
-                support.copy_target = Honoured::No;
-                support.delete = Honoured::No;
-                warn_unsupported();
+                let absent = match absent? {
+                    ConditionAnswer::Refused => Honoured::Yes,
+                    _ => Honoured::No,
+                };
+                self.conditions.found(absent, Honoured::No);
             }
         }
-        Ok(*support)
+        Ok(self.conditions.support())
+    }
+
+    /// Whether the endpoint copies parts, by asking for one of an object that does not exist: what copies says so,
+    /// and nothing is written.
+    ///
+    /// # Errors
+    /// As of a call whose failure says nothing about copies.
+    pub(super) async fn probe_part_copies(&self) -> StoreResult<Honoured> {
+        let key = self.probe_key();
+        let missing = ObjectId::new(key.clone(), impossible());
+        let upload = self.create_multipart(&key, &Metadata::default()).await?;
+        let extent = Extent::new(0, 1);
+        let copied = self
+            .copy_part_once(&key, &upload, 1, &missing, extent)
+            .await;
+        if let Err(error) = self.abort(&key, &upload).await {
+            warn!(?key, %error, "the probe's upload could not be given up");
+        }
+        match copied.result {
+            Ok(_part) => {
+                let why = "it made a part of an object that does not exist";
+                self.part_copies.refused(why);
+                Ok(Honoured::No)
+            }
+            Err(failure) => match self.not_copied(failure) {
+                error if error.kind == StoreErrorKind::Changed => Ok(Honoured::Yes),
+                _ if self.part_copies.support() == Honoured::No => Ok(Honoured::No),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// A key that nobody uses.
+    fn probe_key(&self) -> Key {
+        Key::new(format!("{}.ackfs-probe-{:016x}", self.prefix, random()))
     }
 
     /// Said once, at the mount: else every close is the first to tell.
@@ -177,66 +108,41 @@ impl Core {
     }
 
     /// Writes an empty object under `condition`.
-    async fn try_condition(&self, key: &Key, condition: &Condition) -> StoreResult<Seen> {
-        let (absent, matches) = match condition {
-            Condition::None => (None, None),
-            Condition::Absent => (Some("*".to_owned()), None),
-            Condition::Matches(etag) => (None, Some(etag.as_str().to_owned())),
-        };
-        let empty = Payload::new(Vec::new());
-        // A mount waits for the answer: `--store-timeout` is for bytes that are to be saved.
-        let limit = self.config.store_timeout.min(CHECK_MAX);
-        let call = Call {
-            limit,
-            attempt_limit: limit,
-            ..self.call(Kind::Put, key)
-        };
+    async fn try_condition(
+        &self,
+        key: &Key,
+        condition: &Condition,
+    ) -> StoreResult<ConditionAnswer> {
+        let empty = BodyBytes::new(Vec::new());
         let ended = self
-            .run(call, || {
+            .run(self.check_call(RequestKind::Put, Some(key)), || {
                 let request = self
                     .client
                     .put_object()
                     .bucket(&self.config.bucket)
                     .key(key.as_str())
                     .body(empty.body())
-                    .set_if_none_match(absent.clone())
-                    .set_if_match(matches.clone())
                     .set_request_payer(self.payer())
                     .set_server_side_encryption(self.sse())
                     .set_ssekms_key_id(self.config.sse_kms_key_id.clone())
                     .set_acl(self.acl());
-                async move { request.send().await.map_err(Failure::from_sdk) }
+                let request = with_condition!(request, condition);
+                async move { request.send().await.map_err(RequestFailure::from_sdk) }
             })
             .await;
         match ended.result {
-            Ok(_output) => Ok(Seen::Ignored),
+            Ok(_output) => Ok(ConditionAnswer::Ignored),
             Err(failure) => match failure.error.kind {
-                StoreErrorKind::NotFound | StoreErrorKind::Changed => Ok(Seen::Refused),
-                StoreErrorKind::Denied => Ok(Seen::Denied(failure.error)),
-                StoreErrorKind::Rejected => Ok(Seen::Unsupported),
+                StoreErrorKind::NotFound | StoreErrorKind::Changed => Ok(ConditionAnswer::Refused),
+                StoreErrorKind::Denied => Ok(ConditionAnswer::Denied(failure.error)),
+                StoreErrorKind::Rejected => Ok(ConditionAnswer::Unsupported),
                 _ => Err(failure.error),
             },
         }
     }
-
-    /// Takes note that the endpoint refuses conditions, learnt from a write. Gives whether that
-    /// is news worth a second try.
-    pub(super) fn unlearn_conditions(&self) -> bool {
-        let mut support = self.support.write();
-        if support.writes() == Honoured::No {
-            return false;
-        }
-        support.put_if_absent = Honoured::No;
-        support.put_if_match = Honoured::No;
-        support.multipart = Honoured::No;
-        warn_unsupported();
-        true
-    }
 }
 
-fn warn_unsupported() {
-    warn!(
-        "this endpoint does not honour conditional writes: ackfs looks before it writes, but a \
-         write of somebody else between the look and the write is lost without notice"
-    );
+/// An MD5 that no object has: stores compare it as text.
+fn impossible() -> ETag {
+    ETag::new("\"00000000000000000000000000000000\"")
 }

@@ -7,22 +7,22 @@
 //!
 //! The limit begins when the first attempt is let go, not while it queues for a permit. Between
 //! attempts the call waits a random time, "full jitter", that doubles each time, and holds no
-//! permit meanwhile. One attempt has a third of the time limit at most, so that a connection that
-//! hangs leaves time for another one.
+//! permit meanwhile.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use ackfs_cache::object::Key;
-use ackfs_cache::store::{Priority, StoreError, StoreErrorKind};
+use ackfs_cache::store::{StoreError, StoreErrorKind};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use super::call::CallSpec;
+use super::checksum::SumKind;
 use super::core::Core;
-use super::error::{Failure, Retry};
+use super::error::{RequestFailure, Retry};
 use super::permits::Permit;
-use super::stats::{Kind, Outcome};
+use super::stats::Outcome;
 
 /// How often an answer that made no sense is asked for again.
 const FEW_MAX: u32 = 3;
@@ -36,43 +36,16 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The same when the store asked for fewer requests.
 const BACKOFF_THROTTLED_FIRST: Duration = Duration::from_millis(200);
 
-/// The most that one attempt waits for an answer, its body's time aside.
-const ATTEMPT_MAX: Duration = Duration::from_secs(20);
-
-/// Bytes that need no time of their own.
-const FREE_LEN: u64 = 1 << 20;
-
-/// The slowest link that uploads are made for, bytes a second.
-const RATE_MIN: u64 = 256 << 10;
-
-/// The slowest server-side copy or completion that is waited for, bytes a second.
-const COPY_RATE_MIN: u64 = 32 << 20;
-
-/// The same for the copy of a part, which is asked for again when it takes longer: a minute for 256 MiB.
-const PART_COPY_RATE_MIN: u64 = 4 << 20;
-
-/// What is asked, for whom and for how long.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Call<'a> {
-    pub(super) kind: Kind,
-    pub(super) key: Option<&'a Key>,
-    pub(super) priority: Priority,
-    /// What the whole call may take.
-    pub(super) limit: Duration,
-    /// What one attempt may take.
-    pub(super) attempt_limit: Duration,
-}
-
 /// How a call ended.
 #[derive(Debug)]
-pub(super) struct Ended<T> {
+pub(super) struct CallEnd<T> {
     /// What the last attempt gave.
-    pub(super) result: Result<T, Failure>,
+    pub(super) result: Result<T, RequestFailure>,
     /// Whether an attempt that gave no good answer may have been carried out by the store.
     pub(super) unsure: bool,
 }
 
-impl<T> Ended<T> {
+impl<T> CallEnd<T> {
     /// A call that failed before anything was sent.
     pub(super) fn unsent(error: StoreError) -> Self {
         Self {
@@ -81,76 +54,24 @@ impl<T> Ended<T> {
         }
     }
 
+    /// The same after an earlier call that was left `unsure`.
+    pub(super) fn after(mut self, unsure: bool) -> Self {
+        self.unsure |= unsure;
+        self
+    }
+
     /// The result, for calls that are the same however often they are carried out.
-    pub(super) fn settle(self) -> Result<T, StoreError> {
+    pub(super) fn into_result(self) -> Result<T, StoreError> {
         self.result.map_err(|failure| failure.error)
     }
 }
 
 impl Core {
-    /// A call of `kind` without a body.
-    pub(super) fn call<'a>(&self, kind: Kind, key: &'a Key) -> Call<'a> {
-        self.call_any(kind, Some(key))
-    }
-
-    /// The same about no key.
-    pub(super) fn call_any<'a>(&self, kind: Kind, key: Option<&'a Key>) -> Call<'a> {
-        let limit = self.config.store_timeout;
-        Call {
-            kind,
-            key,
-            priority: Priority::Interactive,
-            limit,
-            attempt_limit: attempt_limit(limit),
-        }
-    }
-
-    /// A call that sends `len` bytes.
-    pub(super) fn upload_call<'a>(&self, kind: Kind, key: &'a Key, len: u64) -> Call<'a> {
-        let more = Duration::from_millis(len.saturating_sub(FREE_LEN) * 1000 / RATE_MIN);
-        let limit = self.config.store_timeout;
-        Call {
-            kind,
-            key: Some(key),
-            priority: Priority::Upload,
-            limit: limit + more,
-            attempt_limit: attempt_limit(limit) + more,
-        }
-    }
-
-    /// A call that makes the store move `len` bytes by itself.
-    pub(super) fn copy_call<'a>(&self, kind: Kind, key: &'a Key, len: u64) -> Call<'a> {
-        let more = Duration::from_millis(len.saturating_sub(FREE_LEN) * 1000 / COPY_RATE_MIN);
-        let limit = self.config.store_timeout + more;
-        Call {
-            kind,
-            key: Some(key),
-            priority: Priority::Interactive,
-            limit,
-            attempt_limit: limit,
-        }
-    }
-
-    /// A call that makes the store copy `len` bytes into a part. It can be carried out any number of
-    /// times, so one attempt does not take all the time: a connection that died in silence leaves time for
-    /// another whole one.
-    pub(super) fn part_copy_call<'a>(&self, key: &'a Key, len: u64) -> Call<'a> {
-        let more = Duration::from_millis(len.saturating_sub(FREE_LEN) * 1000 / PART_COPY_RATE_MIN);
-        let limit = self.config.store_timeout;
-        Call {
-            kind: Kind::CopyPart,
-            key: Some(key),
-            priority: Priority::Upload,
-            limit: limit + 2 * more,
-            attempt_limit: attempt_limit(limit) + more,
-        }
-    }
-
     /// Makes attempts by `attempt` until one ends the call. Waits for the store.
-    pub(super) async fn run<T, F, A>(&self, call: Call<'_>, mut attempt: A) -> Ended<T>
+    pub(super) async fn run<T, F, A>(&self, call: CallSpec<'_>, mut attempt: A) -> CallEnd<T>
     where
         A: FnMut() -> F,
-        F: Future<Output = Result<T, Failure>>,
+        F: Future<Output = Result<T, RequestFailure>>,
     {
         self.run_holding(call, |permit| {
             let answer = attempt();
@@ -163,85 +84,167 @@ impl Core {
     }
 
     /// The same where each attempt is given its permit and may keep it beyond its answer.
-    pub(super) async fn run_holding<T, F, A>(&self, call: Call<'_>, mut attempt: A) -> Ended<T>
+    pub(super) async fn run_holding<T, F, A>(
+        &self,
+        call: CallSpec<'_>,
+        mut attempt: A,
+    ) -> CallEnd<T>
     where
         A: FnMut(Permit) -> F,
-        F: Future<Output = Result<T, Failure>>,
+        F: Future<Output = Result<T, RequestFailure>>,
     {
-        let mut first = None;
-        let mut earlier = None;
-        let mut unsure = false;
-        let mut attempts = 0;
-        let mut few = 0;
+        let mut progress = CallProgress::new(call);
         loop {
             let permit = self.permits.acquire(call.priority).await;
-            let began = Instant::now();
-            let first = *first.get_or_insert(began);
-            let deadline = first + call.limit;
-            let limit = call.attempt_limit.min(deadline.duration_since(began));
-            attempts += 1;
+            let limit = progress.begin(Instant::now());
             // Boxed because the SDK's futures are some 20 kB, which every future around this one
             // would hold and move about.
-            let result = timeout(limit, Box::pin(attempt(permit))).await;
-            let cut = result.is_err() && limit < call.attempt_limit;
-            let result = match result {
-                Ok(result) => result,
-                Err(_elapsed) => Err(Failure::timeout(limit)),
-            };
-            let latency = began.elapsed();
-            let mut failure = match result {
-                Ok(value) => {
+            let answer = timeout(limit, Box::pin(attempt(permit))).await;
+            let latency = progress.began.elapsed();
+            let failure = match answer {
+                Ok(Ok(value)) => {
                     self.recorder.request(call.kind, Outcome::Ok, latency);
-                    return Ended {
+                    return CallEnd {
                         result: Ok(value),
-                        unsure,
+                        unsure: progress.unsure,
                     };
                 }
-                Err(failure) => failure,
+                Ok(Err(failure)) => failure,
+                Err(_elapsed) => progress.timed_out(limit),
             };
-            unsure |= failure.unsure;
-            few += u32::from(failure.retry == Retry::Few);
-            let again = match failure.retry {
-                Retry::UntilDeadline => true,
-                Retry::Few => few < FEW_MAX,
-                Retry::Never => false,
-            };
-            let wait = backoff(attempts, failure.error.kind == StoreErrorKind::Throttled);
-            if !again || Instant::now() + wait >= deadline {
-                let outcome = Outcome::of(&failure);
-                self.recorder.request(call.kind, outcome, latency);
-                // What had little time because others failed is not what is wrong.
-                failure = earlier.filter(|_| cut).unwrap_or(failure);
-                failure.error.key = call.key.cloned();
-                if attempts > 1 {
-                    failure.error.message = format!(
-                        "{}; gave up after {attempts} attempts in {:.1?}",
-                        failure.error.message,
-                        first.elapsed(),
-                    );
+            let outcome = Outcome::of(&failure);
+            match progress.failed(failure, Instant::now()) {
+                AfterFailure::Again(wait) => {
+                    self.recorder.request(call.kind, Outcome::Retried, latency);
+                    sleep(wait).await;
                 }
-                return Ended {
-                    result: Err(failure),
-                    unsure,
-                };
+                AfterFailure::Over(failure) => {
+                    self.recorder.request(call.kind, outcome, latency);
+                    return CallEnd {
+                        result: Err(failure),
+                        unsure: progress.unsure,
+                    };
+                }
             }
-            self.recorder.request(call.kind, Outcome::Retried, latency);
-            debug!(
-                kind = call.kind.as_str(),
-                key = call.key.map(tracing::field::debug),
-                attempts,
-                wait = ?wait,
-                error = %failure.error,
-                "store request failed and is sent again"
-            );
-            earlier = Some(failure);
-            sleep(wait).await;
+        }
+    }
+
+    /// What `send` gives with the checksum in use, or with the one that every store knows if a custom endpoint
+    /// refuses that; takes note if this helped.
+    pub(super) async fn with_any_sum<S, F, T>(&self, mut send: S) -> CallEnd<T>
+    where
+        S: FnMut(SumKind) -> F,
+        F: Future<Output = CallEnd<T>>,
+    {
+        let kind = self.policy.kind();
+        let first = send(kind).await;
+        match &first.result {
+            Err(failure) if self.policy.may_fall_back(kind) && failure.may_dislike_checksum() => {
+                let second = send(SumKind::Md5).await;
+                if second.result.is_ok() {
+                    self.policy.fall_back();
+                }
+                second.after(first.unsure)
+            }
+            _ => first,
         }
     }
 }
 
-fn attempt_limit(limit: Duration) -> Duration {
-    (limit / 3).min(ATTEMPT_MAX)
+/// How far a call has come.
+struct CallProgress<'a> {
+    call: CallSpec<'a>,
+    /// When the first attempt was let go, and the last one.
+    first: Option<Instant>,
+    began: Instant,
+    attempts: u32,
+    /// Answers that made no sense.
+    few: u32,
+    /// Whether an attempt may have been carried out although no good answer came.
+    unsure: bool,
+    /// Whether the attempt under way gets less time than one should have, because the call's ends.
+    short: bool,
+    /// Why the attempt before failed.
+    earlier: Option<RequestFailure>,
+}
+
+/// What comes after an attempt that failed.
+enum AfterFailure {
+    /// Another one, after this time.
+    Again(Duration),
+    /// Nothing: this is why the call failed.
+    Over(RequestFailure),
+}
+
+impl<'a> CallProgress<'a> {
+    fn new(call: CallSpec<'a>) -> Self {
+        Self {
+            call,
+            first: None,
+            began: Instant::now(),
+            attempts: 0,
+            few: 0,
+            unsure: false,
+            short: false,
+            earlier: None,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.first.unwrap_or(self.began) + self.call.limit
+    }
+
+    /// Another attempt begins. Gives how long it may take.
+    fn begin(&mut self, now: Instant) -> Duration {
+        self.first.get_or_insert(now);
+        self.began = now;
+        self.attempts += 1;
+        let left = self.deadline().duration_since(now);
+        self.short = left < self.call.attempt_limit;
+        self.call.attempt_limit.min(left)
+    }
+
+    fn timed_out(&mut self, limit: Duration) -> RequestFailure {
+        // What had little time because others failed is not what is wrong.
+        let earlier = self.earlier.take().filter(|_| self.short);
+        self.unsure = true;
+        earlier.unwrap_or_else(|| RequestFailure::timeout(limit))
+    }
+
+    /// The attempt failed: whether there is another one.
+    fn failed(&mut self, mut failure: RequestFailure, now: Instant) -> AfterFailure {
+        self.unsure |= failure.unsure;
+        self.few += u32::from(failure.retry == Retry::Few);
+        let again = match failure.retry {
+            Retry::UntilDeadline => true,
+            Retry::Few => self.few < FEW_MAX,
+            Retry::Never => false,
+        };
+        let throttled = failure.error.kind == StoreErrorKind::Throttled;
+        let wait = backoff(self.attempts, throttled);
+        if again && now + wait < self.deadline() {
+            debug!(
+                kind = self.call.kind.as_str(),
+                key = self.call.key.map(tracing::field::debug),
+                attempts = self.attempts,
+                wait = ?wait,
+                error = %failure.error,
+                "store request failed and is sent again"
+            );
+            self.earlier = Some(failure);
+            return AfterFailure::Again(wait);
+        }
+        failure.error.key = self.call.key.cloned();
+        if self.attempts > 1 {
+            failure.error.message = format!(
+                "{}; gave up after {} attempts in {:.1?}",
+                failure.error.message,
+                self.attempts,
+                now.duration_since(self.first.unwrap_or(self.began)),
+            );
+        }
+        AfterFailure::Over(failure)
+    }
 }
 
 /// How long to wait before the next attempt: anything up to a bound that doubles, so that clients

@@ -8,12 +8,12 @@ use std::time::Duration;
 use ackfs_cache::store::StoreErrorKind;
 use metrics::Histogram;
 
-use super::error::Failure;
+use super::error::RequestFailure;
 use super::permits::{self, Permits};
 
 /// What a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum RequestKind {
     /// HeadObject.
     Head,
     /// GetObject.
@@ -42,40 +42,40 @@ pub enum Kind {
     ListParts,
 }
 
-impl Kind {
+impl RequestKind {
     /// Every kind, in the order of [`StoreTelemetry::latency`] and [`StoreStats::kinds`].
-    pub const ALL: [Kind; 13] = [
-        Kind::Head,
-        Kind::Get,
-        Kind::List,
-        Kind::Put,
-        Kind::Create,
-        Kind::Part,
-        Kind::CopyPart,
-        Kind::Complete,
-        Kind::Abort,
-        Kind::Copy,
-        Kind::Delete,
-        Kind::Tagging,
-        Kind::ListParts,
+    pub const ALL: [RequestKind; 13] = [
+        RequestKind::Head,
+        RequestKind::Get,
+        RequestKind::List,
+        RequestKind::Put,
+        RequestKind::Create,
+        RequestKind::Part,
+        RequestKind::CopyPart,
+        RequestKind::Complete,
+        RequestKind::Abort,
+        RequestKind::Copy,
+        RequestKind::Delete,
+        RequestKind::Tagging,
+        RequestKind::ListParts,
     ];
 
     /// The kind as a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Head => "head",
-            Kind::Get => "get",
-            Kind::List => "list",
-            Kind::Put => "put",
-            Kind::Create => "create",
-            Kind::Part => "part",
-            Kind::CopyPart => "copy_part",
-            Kind::Complete => "complete",
-            Kind::Abort => "abort",
-            Kind::Copy => "copy",
-            Kind::Delete => "delete",
-            Kind::Tagging => "tagging",
-            Kind::ListParts => "list_parts",
+            RequestKind::Head => "head",
+            RequestKind::Get => "get",
+            RequestKind::List => "list",
+            RequestKind::Put => "put",
+            RequestKind::Create => "create",
+            RequestKind::Part => "part",
+            RequestKind::CopyPart => "copy_part",
+            RequestKind::Complete => "complete",
+            RequestKind::Abort => "abort",
+            RequestKind::Copy => "copy",
+            RequestKind::Delete => "delete",
+            RequestKind::Tagging => "tagging",
+            RequestKind::ListParts => "list_parts",
         }
     }
 }
@@ -84,7 +84,7 @@ impl Kind {
 #[derive(Debug, Default)]
 pub struct StoreTelemetry {
     /// Seconds from a request's start to its answer (to the first byte for a GET), one histogram
-    /// for each of [`Kind::ALL`] in that order. A kind without one is not recorded.
+    /// for each of [`RequestKind::ALL`] in that order. A kind without one is not recorded.
     pub latency: Vec<Histogram>,
 }
 
@@ -92,7 +92,7 @@ pub struct StoreTelemetry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KindStats {
     /// Which.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// Requests that were answered well.
     pub ok: u64,
     /// Requests that failed and were sent again.
@@ -126,7 +126,7 @@ pub struct PriorityStats {
 /// All that was counted, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreStats {
-    /// By kind, in the order of [`Kind::ALL`].
+    /// By kind, in the order of [`RequestKind::ALL`].
     pub kinds: Vec<KindStats>,
     /// By priority.
     pub priorities: Vec<PriorityStats>,
@@ -139,7 +139,7 @@ pub struct StoreStats {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct KindCounters {
     ok: AtomicU64,
     retried: AtomicU64,
     absent: AtomicU64,
@@ -160,7 +160,7 @@ pub(super) enum Outcome {
 impl Outcome {
     /// That of a request which is not sent again. That an object is not there, or is another one, is
     /// the answer to a question; that an upload is not there, or the bucket, is a failure.
-    pub(super) fn of(failure: &Failure) -> Self {
+    pub(super) fn of(failure: &RequestFailure) -> Self {
         match (failure.error.kind, failure.code.as_deref()) {
             (_, Some("NoSuchUpload")) => Outcome::Failed,
             (_, Some("ConditionalRequestConflict")) => Outcome::Changed,
@@ -174,7 +174,7 @@ impl Outcome {
 /// The counters themselves.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
-    kinds: [Counters; Kind::ALL.len()],
+    kinds: [KindCounters; RequestKind::ALL.len()],
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     resumed: AtomicU64,
@@ -186,7 +186,7 @@ impl Recorder {
         self.telemetry.set(telemetry)
     }
 
-    pub(super) fn request(&self, kind: Kind, outcome: Outcome, latency: Duration) {
+    pub(super) fn request(&self, kind: RequestKind, outcome: Outcome, latency: Duration) {
         let counters = &self.kinds[kind as usize];
         match outcome {
             Outcome::Ok => &counters.ok,
@@ -220,7 +220,7 @@ impl Recorder {
     pub(super) fn snapshot(&self, permits: &Permits) -> StoreStats {
         let (in_flight, waiting) = permits.usage();
         StoreStats {
-            kinds: Kind::ALL
+            kinds: RequestKind::ALL
                 .into_iter()
                 .zip(&self.kinds)
                 .map(|(kind, counters)| KindStats {
@@ -251,14 +251,14 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s3::error::{Retry, judge};
+    use crate::s3::codes::{Retry, judge};
 
     /// A look for a name that is not there counted as a failure, and no alert on failures was of use.
     #[test]
     fn only_what_is_no_answer_has_failed() {
         let outcome = |code: Option<&str>, status| {
             let (kind, _) = judge(code, status);
-            let mut failure = Failure::new(kind, Retry::Never, "");
+            let mut failure = RequestFailure::new(kind, Retry::Never, "");
             failure.code = code.map(str::to_owned);
             Outcome::of(&failure)
         };
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn kinds_stand_at_their_own_index() {
-        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+        for (at, kind) in RequestKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, at, "{kind:?}");
         }
     }

@@ -9,13 +9,17 @@ use ackfs_cache::store::{Body, StoreResult};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 
-use super::connect::{self, Found};
+use super::connect::{self, StoreLocation};
 use super::core::Core;
-use super::{S3Config, S3Store};
+use super::{Capabilities, ConnectError, S3Config, S3Store};
 
+mod bucket;
 mod connecting;
 mod copying;
+mod lost;
 mod minio;
+mod minio_parts;
+mod probing;
 mod reading;
 mod server;
 mod speed;
@@ -24,7 +28,7 @@ mod trouble;
 mod writing;
 
 /// What the chain would give for `endpoint_url` with these credentials.
-fn found(endpoint_url: &str, access: &str, secret: &str) -> Found {
+fn location(endpoint_url: &str, access: &str, secret: &str) -> StoreLocation {
     let sdk = SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
@@ -36,7 +40,7 @@ fn found(endpoint_url: &str, access: &str, secret: &str) -> Found {
     } else {
         connect::http_client(64)
     };
-    Found {
+    StoreLocation {
         sdk,
         region: Region::from_static("us-east-1"),
         endpoint_url: Some(endpoint_url.to_owned()),
@@ -46,14 +50,24 @@ fn found(endpoint_url: &str, access: &str, secret: &str) -> Found {
     }
 }
 
+/// The store there, proved as a mount does it.
+async fn connected(
+    location: &StoreLocation,
+    config: &S3Config,
+    prefix: &str,
+) -> Result<(Arc<S3Store>, Capabilities), ConnectError> {
+    let (core, capabilities) = location.connect(config, prefix).await?;
+    Ok((Arc::new(S3Store { core }), capabilities))
+}
+
 /// A store at `endpoint_url` that nobody has asked anything yet.
 fn store_with(
     endpoint_url: &str,
     config: &S3Config,
     change: impl FnOnce(&mut Core),
 ) -> Arc<S3Store> {
-    let found = found(endpoint_url, "minioadmin", "minioadmin");
-    let mut core = found.core(config, String::new(), Region::from_static("us-east-1"));
+    let location = location(endpoint_url, "minioadmin", "minioadmin");
+    let mut core = location.core(config, String::new(), Region::from_static("us-east-1"));
     change(Arc::get_mut(&mut core).unwrap());
     Arc::new(S3Store { core })
 }

@@ -106,7 +106,7 @@ impl Model {
         self.excused += 1;
         assert!(self.excused <= 40, "it never ends: {error:?}");
         // A publish whose answer was lost may have replaced the base: the next one finds that out.
-        let unclear = self.file.inner.state.lock().unclear.is_some();
+        let unclear = !self.file.inner.state.lock().unclear.is_empty();
         self.stale = (self.foreign || unclear) && kind(error) == Some(StoreErrorKind::Changed);
     }
 

@@ -20,6 +20,7 @@ const ENDPOINT: &str = "endpoint";
 const CREDENTIALS: &str = "credentials";
 const CONDITIONS: &str = "conditional writes";
 const CHECKSUMS: &str = "checksums";
+const PART_COPIES: &str = "copies of parts";
 const CLOCK: &str = "clock";
 
 /// S3 refuses requests whose time is further off ("RequestTimeTooSkewed").
@@ -48,6 +49,7 @@ async fn ask(config: &Config) -> Vec<Check> {
                 conditions(&found, config.mount.read_only),
             ];
             checks.push(checksums(config, &store, &found).await);
+            checks.push(part_copies(&store, config.mount.read_only).await);
             checks.push(clock(found.endpoint_url.as_deref()));
             checks.push(super::keys::check(&store, &config.source.prefix).await);
             checks
@@ -166,7 +168,7 @@ fn conditions(found: &Capabilities, read_only: bool) -> Check {
 async fn checksums(config: &Config, store: &S3Store, found: &Capabilities) -> Check {
     let wanted = match config.store.checksum {
         Checksum::Auto => "auto",
-        Checksum::Crc64nvme => "crc64nvme",
+        Checksum::Crc64Nvme => "crc64nvme",
         Checksum::Crc32 => "crc32",
         Checksum::WhenRequired => {
             return Check::ok(CHECKSUMS, "only where S3 demands one, as asked");
@@ -196,6 +198,26 @@ async fn checksums(config: &Config, store: &S3Store, found: &Capabilities) -> Ch
             CHECKSUMS,
             format!("{wanted}; the store wrote {key} against its condition"),
             format!("remove {key}"),
+        ),
+    }
+}
+
+/// Whether what did not change of a file has to travel when it is published.
+async fn part_copies(store: &S3Store, read_only: bool) -> Check {
+    if read_only {
+        return Check::ok(PART_COPIES, "not needed read-only");
+    }
+    match store.probe_part_copies().await {
+        Ok(Honoured::No) => Check::warn(
+            PART_COPIES,
+            "the store has no UploadPartCopy: bytes that did not change are fetched and sent again",
+            "use a store or a version that has it where large files are changed in part",
+        ),
+        Ok(_) => Check::ok(PART_COPIES, "made by the store"),
+        Err(error) => Check::warn(
+            PART_COPIES,
+            format!("could not be tried: {}", error.message),
+            "let these credentials write below the prefix (s3:PutObject), or mount --read-only",
         ),
     }
 }

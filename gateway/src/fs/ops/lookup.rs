@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ackfs_cache::dirty::Base;
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
+use ackfs_cache::upload::lost;
 
 use crate::fs::attr::{FileAttr, Kind, negative_entry};
 use crate::fs::error::{FsError, FsResult, look_again};
@@ -396,11 +397,11 @@ impl Filesystem {
             };
             let metadata = attr.to_metadata(&marker, false);
             let key = Key::new(prefix.as_str());
-            match this
+            let put = this
                 .store
                 .put(&key, Vec::new(), &metadata, &Condition::Absent)
-                .await
-            {
+                .await;
+            match lost::confirm(&*this.store, &key, put).await {
                 Ok(_) => {}
                 Err(error) if error.kind == StoreErrorKind::Changed => {
                     return Err(FsError::Exists);

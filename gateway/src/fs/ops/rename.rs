@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
+use ackfs_cache::upload::lost;
 
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
@@ -254,7 +255,8 @@ impl Filesystem {
         let mut known = None;
         if let Some(metadata) = metadata {
             let copy = CopyMetadata::Replace(metadata.clone());
-            let error = match self.store.copy(&source, target, copy, condition).await {
+            let copied = self.store.copy(&source, target, copy, condition).await;
+            let error = match lost::confirm(&*self.store, target, copied).await {
                 Ok(etag) => return Ok((source, metadata, etag)),
                 Err(error) => error,
             };
@@ -273,7 +275,8 @@ impl Filesystem {
         let attr = FileAttr::file(&self.defaults, newest.size, newest.modified);
         let metadata = moved(attr.with_metadata(&newest.metadata), &newest.metadata);
         let copy = CopyMetadata::Replace(metadata.clone());
-        match self.store.copy(&source, target, copy, condition).await {
+        let copied = self.store.copy(&source, target, copy, condition).await;
+        match lost::confirm(&*self.store, target, copied).await {
             Ok(etag) => Ok((source, metadata, etag)),
             // Only NOREPLACE asks for more than that the source is there, which it was a moment ago.
             Err(error) if error.kind == StoreErrorKind::Changed && flags & NOREPLACE != 0 => {

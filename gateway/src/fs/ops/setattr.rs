@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
+use ackfs_cache::upload::lost;
 
 use crate::fs::attr::{FileAttr, Kind, resolve};
 use crate::fs::error::{FsError, FsResult, look_again};
@@ -156,7 +157,8 @@ impl Filesystem {
         };
         let condition = Condition::Matches(id.etag.clone());
         let copy = CopyMetadata::Replace(metadata.clone());
-        let etag = match self.store.copy(&id, &id.key, copy, &condition).await {
+        let copied = self.store.copy(&id, &id.key, copy, &condition).await;
+        let etag = match lost::confirm(&*self.store, &id.key, copied).await {
             Ok(etag) => etag,
             Err(error) => {
                 let mut state = inode.state.lock();
@@ -224,7 +226,7 @@ impl Filesystem {
                 self.store.copy(&id, &key, copy, &condition).await
             }
         };
-        match put {
+        match lost::confirm(&*self.store, &key, put).await {
             Ok(_) => Ok(metadata),
             Err(error) if error.kind == StoreErrorKind::Changed => Err(FsError::Contended),
             Err(error) => Err(error.into()),

@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
+use ackfs_cache::upload::lost;
 use bytes::Bytes;
 
 use crate::fs::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
@@ -126,7 +127,7 @@ impl Filesystem {
             .store
             .put(&id_key, body, &metadata, &Condition::Absent)
             .await;
-        let etag = match put {
+        let etag = match lost::confirm(&*self.store, &id_key, put).await {
             Ok(etag) => etag,
             Err(error) => {
                 // Somebody else's name, or ours if only the answer was lost: the next look-up asks.

@@ -7,9 +7,9 @@ use aws_config::Region;
 use aws_sdk_s3::presigning::PresigningConfig;
 use tokio::net::TcpListener;
 
-use super::server::{Answer, Server};
-use super::{found, quick};
-use crate::s3::connect::Found;
+use super::server::{ScriptedAnswer, ScriptedServer};
+use super::{connected, location, quick};
+use crate::s3::connect::StoreLocation;
 use crate::s3::{
     Capabilities, ConnectError, ConnectErrorKind, Honoured, PathStyle, S3Config, S3Store,
 };
@@ -20,9 +20,12 @@ async fn connect(
     endpoint_url: &str,
     config: S3Config,
 ) -> Result<(Arc<S3Store>, Capabilities), ConnectError> {
-    found(endpoint_url, "access", "secret")
-        .connect(config, "prefix/".to_owned())
-        .await
+    connected(
+        &location(endpoint_url, "access", "secret"),
+        &config,
+        "prefix/",
+    )
+    .await
 }
 
 async fn fails(endpoint_url: &str, kind: ConnectErrorKind, words: &str) {
@@ -39,8 +42,8 @@ async fn fails(endpoint_url: &str, kind: ConnectErrorKind, words: &str) {
 
 #[tokio::test]
 async fn a_store_that_answers_well_is_connected_and_probed() {
-    let server = Server::start(|_at, asked| match asked.method.as_str() {
-        "GET" => Answer::new(200).body(EMPTY),
+    let server = ScriptedServer::start(|_at, asked| match asked.method.as_str() {
+        "GET" => ScriptedAnswer::new(200).body(EMPTY),
         _ => failed(),
     })
     .await;
@@ -68,12 +71,12 @@ async fn a_store_that_answers_well_is_connected_and_probed() {
 
 /// Where a request goes, without sending it.
 async fn target(path_style: PathStyle, endpoint_url: Option<&str>) -> String {
-    let found = Found {
+    let location = StoreLocation {
         path_style: path_style.is_on(endpoint_url.is_some()),
         endpoint_url: endpoint_url.map(str::to_owned),
-        ..found("http://unused", "access", "secret")
+        ..location("http://unused", "access", "secret")
     };
-    let core = found.core(&quick(), String::new(), Region::from_static("us-east-1"));
+    let core = location.core(&quick(), String::new(), Region::from_static("us-east-1"));
     let request = core.client.get_object().bucket("bucket").key("dir/key");
     let minute = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
     let request = request.presigned(minute).await.unwrap();
@@ -98,8 +101,8 @@ async fn the_bucket_is_in_the_path_or_in_the_hosts_name() {
     assert_eq!(target(PathStyle::Always, None).await, wanted);
 }
 
-fn failed() -> Answer {
-    Answer::error(412, "PreconditionFailed")
+fn failed() -> ScriptedAnswer {
+    ScriptedAnswer::error(412, "PreconditionFailed")
 }
 
 #[tokio::test]
@@ -146,20 +149,25 @@ async fn each_refusal_is_explained() {
         (400, "InvalidArgument", Store, "because InvalidArgument"),
         (400, "InvalidArgument", Store, "check that --endpoint-url"),
     ] {
-        let server = Server::scripted(vec![Answer::error(status, code)]).await;
+        let server = ScriptedServer::scripted(vec![ScriptedAnswer::error(status, code)]).await;
         fails(&server.url, kind, words).await;
-        assert_eq!(server.asked().len(), 1, "{code} is not worth a second try");
+        assert_eq!(
+            server.requests().len(),
+            1,
+            "{code} is not worth a second try"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_bucket_in_another_region_is_followed_once() {
-    let server = Server::start(|_at, asked| {
+    let server = ScriptedServer::start(|_at, asked| {
         let signed_for = asked.header("authorization").unwrap();
         if signed_for.contains("/eu-central-1/s3/") {
-            Answer::new(200).body(EMPTY)
+            ScriptedAnswer::new(200).body(EMPTY)
         } else {
-            Answer::error(301, "PermanentRedirect").header("x-amz-bucket-region", "eu-central-1")
+            ScriptedAnswer::error(301, "PermanentRedirect")
+                .header("x-amz-bucket-region", "eu-central-1")
         }
     })
     .await;
@@ -170,8 +178,9 @@ async fn a_bucket_in_another_region_is_followed_once() {
     let (_store, capabilities) = connect(&server.url, config).await.unwrap();
     assert_eq!(capabilities.region, "eu-central-1");
 
-    let server = Server::start(|at, _asked| {
-        Answer::error(301, "PermanentRedirect").header("x-amz-bucket-region", format!("r-{at}"))
+    let server = ScriptedServer::start(|at, _asked| {
+        ScriptedAnswer::error(301, "PermanentRedirect")
+            .header("x-amz-bucket-region", format!("r-{at}"))
     })
     .await;
     fails(
@@ -180,13 +189,13 @@ async fn a_bucket_in_another_region_is_followed_once() {
         "give --region r-1",
     )
     .await;
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[tokio::test]
 async fn redirects_and_web_pages_are_not_s3() {
-    let url = Server::scripted(vec![
-        Answer::new(302).header("Location", "http://example.org/login"),
+    let url = ScriptedServer::scripted(vec![
+        ScriptedAnswer::new(302).header("Location", "http://example.org/login"),
     ])
     .await;
     fails(
@@ -196,15 +205,16 @@ async fn redirects_and_web_pages_are_not_s3() {
     )
     .await;
     for answer in [
-        Answer::new(200).body("<html><body>Welcome</body></html>"),
-        Answer::new(200).body("{\"not\": \"xml\"}"),
-        Answer::new(200).body("<ListBucketResult><Cont"),
-        Answer::new(404).body("<html>404 page not found</html>"),
+        ScriptedAnswer::new(200).body("<html><body>Welcome</body></html>"),
+        ScriptedAnswer::new(200).body("{\"not\": \"xml\"}"),
+        ScriptedAnswer::new(200).body("<ListBucketResult><Cont"),
+        ScriptedAnswer::new(404).body("<html>404 page not location</html>"),
     ] {
-        let server = Server::scripted(vec![answer]).await;
+        let server = ScriptedServer::scripted(vec![answer]).await;
         fails(&server.url, ConnectErrorKind::NotS3, "is not S3").await;
     }
-    let server = Server::scripted(vec![Answer::raw("SSH-2.0-OpenSSH_9.2\r\n")]).await;
+    let server =
+        ScriptedServer::scripted(vec![ScriptedAnswer::raw("SSH-2.0-OpenSSH_9.2\r\n")]).await;
     fails(&server.url, ConnectErrorKind::NotS3, "does not speak http").await;
 }
 
@@ -224,7 +234,7 @@ async fn a_dead_endpoint_is_told_at_once() {
 
 #[tokio::test]
 async fn a_slow_endpoint_is_told_when_the_time_is_over() {
-    let server = Server::scripted(vec![Answer::hang()]).await;
+    let server = ScriptedServer::scripted(vec![ScriptedAnswer::hang()]).await;
     let config = S3Config {
         store_timeout: std::time::Duration::from_millis(300),
         ..quick()
@@ -236,8 +246,11 @@ async fn a_slow_endpoint_is_told_when_the_time_is_over() {
 
 #[tokio::test]
 async fn a_busy_store_is_waited_for() {
-    let script = vec![Answer::error(503, "SlowDown"), Answer::new(200).body(EMPTY)];
-    let server = Server::scripted(script).await;
+    let script = vec![
+        ScriptedAnswer::error(503, "SlowDown"),
+        ScriptedAnswer::new(200).body(EMPTY),
+    ];
+    let server = ScriptedServer::scripted(script).await;
     let config = S3Config {
         read_only: true,
         ..quick()
@@ -247,31 +260,32 @@ async fn a_busy_store_is_waited_for() {
 
 #[tokio::test]
 async fn https_spoken_to_http_and_the_reverse_are_told_apart() {
-    let server = Server::scripted(vec![Answer::new(200)]).await;
+    let server = ScriptedServer::scripted(vec![ScriptedAnswer::new(200)]).await;
     let https = server.url.replace("http://", "https://");
     fails(&https, ConnectErrorKind::NotTls, "does not speak https").await;
     // What Go's and nginx's servers say.
     for answer in [
-        Answer::new(400).body("Client sent an HTTP request to an HTTPS server.\n"),
-        Answer::new(400).body("<html>The plain HTTP request was sent to HTTPS port</html>"),
+        ScriptedAnswer::new(400).body("Client sent an HTTP request to an HTTPS server.\n"),
+        ScriptedAnswer::new(400).body("<html>The plain HTTP request was sent to HTTPS port</html>"),
     ] {
-        let server = Server::scripted(vec![answer]).await;
+        let server = ScriptedServer::scripted(vec![answer]).await;
         fails(&server.url, ConnectErrorKind::NeedsTls, "https://").await;
     }
     // What is left of these answers when the server resets the connection, as MinIO's does, and what
     // OpenSSL's does: it closes. The cause was told as "made no sense: connection reset by peer", and
     // the way out not at all.
     for answer in [
-        Answer::reset("HTTP/1.0 400 Bad Request\r\nContent-Length: 48\r\n\r\nClient sent"),
-        Answer::reset("HTTP/1.0 400 Bad Request\r\n\r\n"),
-        Answer::reset(""),
-        Answer::lost(),
+        ScriptedAnswer::reset("HTTP/1.0 400 Bad Request\r\nContent-Length: 48\r\n\r\nClient sent"),
+        ScriptedAnswer::reset("HTTP/1.0 400 Bad Request\r\n\r\n"),
+        ScriptedAnswer::reset(""),
+        ScriptedAnswer::lost(),
     ] {
-        let server = Server::scripted(vec![answer]).await;
+        let server = ScriptedServer::scripted(vec![answer]).await;
         fails(&server.url, ConnectErrorKind::NeedsTls, "may speak https").await;
     }
     // A bare TLS alert is no HTTP; the way out is named all the same.
-    let server = Server::scripted(vec![Answer::raw([0x15, 3, 1, 0, 2, 2, 22])]).await;
+    let server =
+        ScriptedServer::scripted(vec![ScriptedAnswer::raw([0x15, 3, 1, 0, 2, 2, 22])]).await;
     fails(&server.url, ConnectErrorKind::NotS3, "https://").await;
 }
 
@@ -279,10 +293,11 @@ async fn https_spoken_to_http_and_the_reverse_are_told_apart() {
 /// AWS_ACCESS_KEY_ID.
 #[tokio::test]
 async fn an_access_key_of_a_session_that_is_not_known_may_have_expired() {
-    let server = Server::scripted(vec![Answer::error(403, "InvalidAccessKeyId")]).await;
-    let mut found = found(&server.url, "access", "secret");
-    found.temporary = true;
-    let error = found.connect(quick(), String::new()).await.unwrap_err();
+    let server =
+        ScriptedServer::scripted(vec![ScriptedAnswer::error(403, "InvalidAccessKeyId")]).await;
+    let mut location = location(&server.url, "access", "secret");
+    location.temporary = true;
+    let error = connected(&location, &quick(), "").await.unwrap_err();
     let line = error.to_string();
     for words in ["session has expired", "new temporary", "AWS_ACCESS_KEY_ID"] {
         assert!(line.contains(words), "{line}");
@@ -290,69 +305,20 @@ async fn an_access_key_of_a_session_that_is_not_known_may_have_expired() {
 }
 
 #[tokio::test]
-async fn half_a_key_is_told_with_the_half_that_is_missing() {
-    let told = |set: &[&str]| {
-        let var = |name: &str| set.contains(&name).then(|| "value".to_owned());
-        crate::s3::explain::half_a_key(var).map(|error| error.to_string())
+async fn a_url_that_is_none_is_told_with_how_it_should_be() {
+    let config = S3Config {
+        endpoint_url: Some("127.0.0.1:9000".to_owned()),
+        ..quick()
     };
-    let line = told(&["AWS_ACCESS_KEY_ID"]).unwrap();
-    assert!(line.contains("AWS_SECRET_ACCESS_KEY is missing"), "{line}");
-    let line = told(&["AWS_SECRET_ACCESS_KEY"]).unwrap();
-    assert!(line.contains("AWS_ACCESS_KEY_ID is missing"), "{line}");
-    assert_eq!(told(&[]), None);
-    assert_eq!(told(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]), None);
-    assert_eq!(told(&["AWS_ACCESS_KEY_ID", "SECRET_ACCESS_KEY"]), None);
-}
-
-#[tokio::test]
-async fn a_profile_is_found_in_either_of_awss_files() {
-    let found = |text| crate::s3::explain::names_profile(text, "foo");
-    for text in [
-        "[foo]",
-        "[default]\nx = y\n [ profile  foo ] # mine",
-        "[profile foo]\r\n",
-    ] {
-        assert!(found(text), "{text:?}");
-    }
-    for text in ["", "[foo-bar]", "foo", "[sso-session foo]", "x = [foo]"] {
-        assert!(!found(text), "{text:?}");
-    }
-}
-
-#[tokio::test]
-async fn missing_credentials_are_told_with_the_ways_to_give_them() {
-    let error = crate::s3::explain::no_credentials(Some("work"), None);
+    let error = S3Store::connect(config, "").await.unwrap_err();
+    assert_eq!(error.kind, ConnectErrorKind::BadEndpoint);
     let line = error.to_string();
-    for words in [
-        "profile \"work\"",
-        "AWS_ACCESS_KEY_ID",
-        "--profile",
-        "--no-sign-request",
-    ] {
-        assert!(line.contains(words), "{line}");
-    }
-}
-
-#[tokio::test]
-async fn urls_that_are_none_are_refused() {
-    for url in [
-        "127.0.0.1:9000",
-        "ftp://host",
-        "http://",
-        "http://:9000",
-        "http://u:p@host",
-    ] {
-        let error = crate::s3::explain::check_endpoint(url).unwrap_err();
-        assert_eq!(error.kind, ConnectErrorKind::BadEndpoint, "{url}");
-    }
-    for url in ["http://127.0.0.1:9000", "HTTPS://s3.example.org/base"] {
-        crate::s3::explain::check_endpoint(url).unwrap();
-    }
+    assert!(line.contains("has no http:// or https://"), "{line}");
 }
 
 #[tokio::test]
 async fn unsigned_requests_carry_no_signature() {
-    let server = Server::scripted(vec![Answer::new(200).body(EMPTY)]).await;
+    let server = ScriptedServer::scripted(vec![ScriptedAnswer::new(200).body(EMPTY)]).await;
     let config = S3Config {
         endpoint_url: Some(server.url.clone()),
         no_sign_request: true,
@@ -361,5 +327,5 @@ async fn unsigned_requests_carry_no_signature() {
     };
     let (_store, capabilities) = S3Store::connect(config, "").await.unwrap();
     assert_eq!(capabilities.region, "us-east-1");
-    assert_eq!(server.asked()[0].header("authorization"), None);
+    assert_eq!(server.requests()[0].header("authorization"), None);
 }

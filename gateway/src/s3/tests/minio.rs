@@ -1,138 +1,25 @@
-//! Against a real MinIO: `ACKFS_TEST_MINIO` is its URL, with minioadmin's default credentials or
-//! those of `ACKFS_TEST_MINIO_USER` and `ACKFS_TEST_MINIO_PASSWORD`. Every test makes its own
-//! bucket and removes it.
+//! Against a real MinIO. Every test makes its own bucket and removes it.
 
-use std::env;
 use std::sync::Arc;
 
 use ackfs_cache::extent::Extent;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{
-    BoxFuture, Condition, CopyMetadata, Later, ListRequest, Metadata, ObjectStore, PartBytes,
-    Priority, StoreErrorKind, UploadId,
+    Condition, CopyMetadata, ListRequest, Metadata, ObjectStore, Priority, StoreErrorKind,
 };
 use bytes::Bytes;
 
-use super::{collect, found};
-use crate::s3::core::Core;
-use crate::s3::request::random;
-use crate::s3::{Capabilities, Checksum, ConnectErrorKind, Honoured, S3Config, S3Store};
-
-pub(super) fn endpoint() -> String {
-    env::var("ACKFS_TEST_MINIO").expect("ACKFS_TEST_MINIO is the URL of a MinIO; see tests/run")
-}
-
-pub(super) fn credentials() -> (String, String) {
-    let of = |name| env::var(name).unwrap_or_else(|_unset| "minioadmin".to_owned());
-    (of("ACKFS_TEST_MINIO_USER"), of("ACKFS_TEST_MINIO_PASSWORD"))
-}
-
-/// A bucket of its own.
-pub(super) struct Bucket {
-    pub(super) store: Arc<S3Store>,
-    pub(super) capabilities: Capabilities,
-    config: S3Config,
-}
-
-impl Bucket {
-    pub(super) async fn new(config: S3Config) -> Self {
-        let config = S3Config {
-            bucket: format!("ackfs-test-{:016x}", random()),
-            ..config
-        };
-        let (access, secret) = credentials();
-        let found = found(&endpoint(), &access, &secret);
-        let core = found.core(&config, String::new(), found.region.clone());
-        let made = core.client.create_bucket().bucket(&config.bucket).send();
-        made.await.unwrap();
-        let (store, capabilities) = found.connect(config.clone(), String::new()).await.unwrap();
-        Self {
-            store,
-            capabilities,
-            config,
-        }
-    }
-
-    fn changed(&self, change: impl FnOnce(&mut Core)) -> Arc<S3Store> {
-        let (access, secret) = credentials();
-        let found = found(&endpoint(), &access, &secret);
-        let mut core = found.core(&self.config, String::new(), found.region.clone());
-        change(Arc::get_mut(&mut core).unwrap());
-        Arc::new(S3Store { core })
-    }
-
-    async fn keys(&self) -> Vec<String> {
-        let mut keys = Vec::new();
-        let mut token = None;
-        loop {
-            let request = ListRequest {
-                prefix: String::new(),
-                delimited: false,
-                token,
-                start_after: None,
-                keys_max: 3,
-            };
-            let page = self.store.list(request).await.unwrap();
-            keys.extend(page.entries.into_iter().map(|entry| entry.key));
-            token = page.next;
-            if token.is_none() {
-                return keys;
-            }
-        }
-    }
-
-    pub(super) async fn remove(self) {
-        for key in self.keys().await {
-            self.store.delete(&Key::new(key), None).await.unwrap();
-        }
-        let client = &self.store.core.client;
-        let removed = client.delete_bucket().bucket(&self.config.bucket).send();
-        removed.await.unwrap();
-    }
-
-    async fn put(
-        &self,
-        key: &str,
-        body: &[u8],
-        condition: &Condition,
-    ) -> Result<ETag, StoreErrorKind> {
-        let body = vec![Bytes::copy_from_slice(body)];
-        self.store
-            .put(&Key::new(key), body, &Metadata::default(), condition)
-            .await
-            .map_err(|error| error.kind)
-    }
-
-    async fn read(&self, key: &str, etag: &ETag) -> Vec<u8> {
-        let id = ObjectId::new(Key::new(key), etag.clone());
-        let extent = Extent::new(0, 1 << 40);
-        let mut fetched = self
-            .store
-            .get(&id, extent, Priority::Interactive)
-            .await
-            .unwrap();
-        collect(fetched.body.as_mut()).await.unwrap()
-    }
-}
-
-fn metadata() -> Metadata {
-    Metadata {
-        user: [("file-mode", "0644")].into_iter().collect(),
-        content_type: Some("text/plain".into()),
-        content_encoding: Some("gzip".into()),
-        cache_control: Some("no-store".into()),
-        content_disposition: Some("attachment".into()),
-        content_language: Some("de".into()),
-    }
-}
+use super::bucket::{TestBucket, credentials, endpoint, metadata};
+use super::{connected, location};
+use crate::s3::{Checksum, ConnectErrorKind, Honoured, S3Config};
 
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn what_was_put_is_read_listed_and_removed() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     let store = &bucket.store;
     for checksum in [Checksum::Auto, Checksum::Crc32, Checksum::WhenRequired] {
-        let other = Bucket::new(S3Config {
+        let other = TestBucket::new(S3Config {
             checksum,
             ..S3Config::new("")
         })
@@ -178,8 +65,10 @@ async fn what_was_put_is_read_listed_and_removed() {
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn conditions_hold_and_the_probe_leaves_nothing() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     assert_eq!(bucket.capabilities.conditional.writes(), Honoured::Yes);
+    let copies = bucket.store.probe_part_copies().await.unwrap();
+    assert_eq!(copies, Honoured::Yes);
     assert_eq!(bucket.keys().await, [""; 0]);
     let first = bucket.put("key", b"1", &Condition::Absent).await.unwrap();
     let changed = Err(StoreErrorKind::Changed);
@@ -203,7 +92,7 @@ async fn conditions_hold_and_the_probe_leaves_nothing() {
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn of_racing_creators_exactly_one_wins() {
-    let bucket = Arc::new(Bucket::new(S3Config::new("")).await);
+    let bucket = Arc::new(TestBucket::new(S3Config::new("")).await);
     for round in 0..8 {
         let racers: Vec<_> = (0..16_u8)
             .map(|racer| {
@@ -225,117 +114,8 @@ async fn of_racing_creators_exactly_one_wins() {
 
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
-async fn parts_copied_parts_and_conditions_make_an_object() {
-    for checksum in [Checksum::Auto, Checksum::Crc32, Checksum::WhenRequired] {
-        let bucket = Bucket::new(S3Config {
-            checksum,
-            ..S3Config::new("")
-        })
-        .await;
-        let store = &bucket.store;
-        let key = Key::new("big");
-        let source_bytes: Vec<u8> = (0..6 << 20).map(|i: u32| (i >> 8) as u8).collect();
-        let source_etag = bucket
-            .put("source", &source_bytes, &Condition::None)
-            .await
-            .unwrap();
-        let source = ObjectId::new(Key::new("source"), source_etag);
-
-        let upload = store.create_multipart(&key, &metadata()).await.unwrap();
-        // Some of it is read when its turn comes.
-        let later = || Box::pin(async { Ok(Bytes::from(vec![2; 2 << 20])) }) as BoxFuture<'_, _>;
-        let piece = vec![
-            PartBytes::Here(vec![1; 3 << 20].into()),
-            PartBytes::Later(Later::new(2 << 20, later)),
-        ];
-        let last = vec![PartBytes::Here(Bytes::from_static(b"end"))];
-        let second = store
-            .copy_part(&key, &upload, 2, &source, Extent::new(100, 5 << 20))
-            .await;
-        if checksum == Checksum::Crc32 {
-            // Asked for by name the checksum is announced, and MinIO wants it of every part.
-            assert_eq!(second.unwrap_err().kind, StoreErrorKind::Rejected);
-            assert_eq!(store.part_copies(), Honoured::No);
-            // The part that was refused is sent, and the upload is sound.
-            let sent = source_bytes[100..100 + (5 << 20)].to_vec();
-            let parts = [
-                store.put_part(&key, &upload, 1, piece).await.unwrap(),
-                store
-                    .put_part(&key, &upload, 2, vec![PartBytes::Here(sent.into())])
-                    .await
-                    .unwrap(),
-            ];
-            let done = store.complete(&key, &upload, &parts, &Condition::Absent);
-            let etag = done.await.unwrap();
-            assert_eq!(bucket.read("big", &etag).await.len(), 10 << 20);
-            bucket.remove().await;
-            continue;
-        }
-        assert_eq!(store.part_copies(), Honoured::Yes);
-        let corrupted = bucket
-            .store
-            .core
-            .client
-            .upload_part()
-            .bucket(&bucket.config.bucket)
-            .key("big")
-            .upload_id(&upload.0)
-            .part_number(1)
-            .checksum_crc64_nvme("AAAAAAAAAAA=")
-            .body(Bytes::from_static(b"changed on the way").into())
-            .send();
-        assert!(
-            corrupted.await.is_err(),
-            "checksums are checked unannounced"
-        );
-        let (one, two, three) = (
-            store.put_part(&key, &upload, 1, piece).await.unwrap(),
-            second.unwrap(),
-            store.put_part(&key, &upload, 3, last).await.unwrap(),
-        );
-        let stale = ObjectId::new(source.key.clone(), ETag::new("\"00\""));
-        let refused = store.copy_part(&key, &upload, 4, &stale, Extent::new(0, 5 << 20));
-        assert_eq!(refused.await.unwrap_err().kind, StoreErrorKind::Changed);
-        let gone = ObjectId::new(Key::new("gone"), source.etag.clone());
-        let refused = store.copy_part(&key, &upload, 4, &gone, Extent::new(0, 5 << 20));
-        assert_eq!(refused.await.unwrap_err().kind, StoreErrorKind::Changed);
-        let unknown = UploadId("unknown".into());
-        let refused = store.copy_part(&key, &unknown, 4, &source, Extent::new(0, 5 << 20));
-        assert_eq!(refused.await.unwrap_err().kind, StoreErrorKind::NotFound);
-        let parts = [three, one, two];
-        let there = bucket.put("big", b"x", &Condition::None).await.unwrap();
-        let refused = store
-            .complete(&key, &upload, &parts, &Condition::Absent)
-            .await;
-        assert_eq!(
-            refused.unwrap_err().kind,
-            StoreErrorKind::Changed,
-            "{checksum:?}"
-        );
-        let condition = Condition::Matches(there);
-        let etag = store
-            .complete(&key, &upload, &parts, &condition)
-            .await
-            .unwrap();
-        // Asked again, as if the answer had been lost.
-        let again = store.complete(&key, &upload, &parts, &Condition::None);
-        assert_eq!(again.await.unwrap(), etag, "{checksum:?}");
-        let bytes = bucket.read("big", &etag).await;
-        assert_eq!(bytes.len(), (10 << 20) + 3);
-        assert!(bytes[5 << 20..10 << 20] == source_bytes[100..100 + (5 << 20)]);
-        assert_eq!(store.head(&key).await.unwrap().metadata, metadata());
-
-        let upload = store.create_multipart(&key, &metadata()).await.unwrap();
-        store.abort(&key, &upload).await.unwrap();
-        store.abort(&key, &upload).await.unwrap();
-        bucket.remove().await;
-    }
-}
-
-#[tokio::test]
-#[ignore = "needs MinIO; tests/run runs them"]
 async fn copies_keep_or_replace_metadata_in_one_piece_or_in_parts() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     let in_parts = bucket.changed(|core| {
         core.copy_object_max = 1;
         core.copy_part_len = 5 << 20;
@@ -420,7 +200,7 @@ async fn copies_keep_or_replace_metadata_in_one_piece_or_in_parts() {
 #[tokio::test]
 #[ignore = "needs MinIO; tests/run runs them"]
 async fn strange_keys_are_listed_as_they_are() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     let mut keys = vec![
         "a",
         "a b",
@@ -456,11 +236,8 @@ async fn a_real_refusal_is_explained() {
         ("nobody", &secret, ConnectErrorKind::BadCredentials),
         (&access, "wrong-secret", ConnectErrorKind::BadCredentials),
     ] {
-        let found = found(&endpoint(), access, secret);
-        let error = found
-            .connect(config.clone(), String::new())
-            .await
-            .unwrap_err();
+        let location = location(&endpoint(), access, secret);
+        let error = connected(&location, &config, "").await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
     }
 }

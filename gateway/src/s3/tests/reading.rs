@@ -6,7 +6,7 @@ use ackfs_cache::store::{ListRequest, ObjectStore, Priority, StoreErrorKind};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::server::{Answer, Server};
+use super::server::{ScriptedAnswer, ScriptedServer};
 use super::{collect, id, store};
 
 const ETAG: &str = "\"v1\"";
@@ -17,7 +17,8 @@ fn object() -> Vec<u8> {
 
 #[tokio::test]
 async fn a_get_asks_for_the_range_of_the_version() {
-    let server = Server::start(|_at, asked| Answer::range(asked, &object(), ETAG)).await;
+    let server =
+        ScriptedServer::start(|_at, asked| ScriptedAnswer::range(asked, &object(), ETAG)).await;
     let id = id("dir/a b+ü", ETAG);
     let mut fetched = store(&server.url)
         .get(&id, Extent::new(10, 1000), Priority::Interactive)
@@ -26,7 +27,7 @@ async fn a_get_asks_for_the_range_of_the_version() {
     assert_eq!(fetched.size, 100_000);
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert_eq!(bytes, object()[10..1010]);
-    let asked = server.asked().remove(0);
+    let asked = server.requests().remove(0);
     assert_eq!(asked.target, "/bucket/dir/a%20b%2B%C3%BC?x-id=GetObject");
     assert_eq!(asked.header("range"), Some("bytes=10-1009"));
     assert_eq!(asked.header("if-match"), Some(ETAG));
@@ -34,7 +35,8 @@ async fn a_get_asks_for_the_range_of_the_version() {
 
 #[tokio::test]
 async fn an_extent_past_the_end_is_cut_there() {
-    let server = Server::start(|_at, asked| Answer::range(asked, &object(), ETAG)).await;
+    let server =
+        ScriptedServer::start(|_at, asked| ScriptedAnswer::range(asked, &object(), ETAG)).await;
     let id = id("key", ETAG);
     let store = store(&server.url);
     let extent = Extent::new(99_990, 8 << 20);
@@ -46,11 +48,11 @@ async fn an_extent_past_the_end_is_cut_there() {
 
 #[tokio::test]
 async fn a_cut_body_resumes_at_the_right_offset_of_the_same_version() {
-    let server = Server::start(|at, asked| match at {
-        0 => Answer::range(asked, &object(), ETAG).cut(30_000),
-        1 => Answer::error(503, "SlowDown"),
-        2 => Answer::range(asked, &object(), ETAG).cut(5),
-        _ => Answer::range(asked, &object(), ETAG),
+    let server = ScriptedServer::start(|at, asked| match at {
+        0 => ScriptedAnswer::range(asked, &object(), ETAG).cut(30_000),
+        1 => ScriptedAnswer::error(503, "SlowDown"),
+        2 => ScriptedAnswer::range(asked, &object(), ETAG).cut(5),
+        _ => ScriptedAnswer::range(asked, &object(), ETAG),
     })
     .await;
     let store = store(&server.url);
@@ -60,7 +62,7 @@ async fn a_cut_body_resumes_at_the_right_offset_of_the_same_version() {
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert!(bytes == object()[1000..91_000]);
     let ranges: Vec<_> = server
-        .asked()
+        .requests()
         .iter()
         .map(|asked| {
             assert_eq!(asked.header("if-match"), Some(ETAG));
@@ -81,9 +83,9 @@ async fn a_cut_body_resumes_at_the_right_offset_of_the_same_version() {
 
 #[tokio::test]
 async fn a_body_whose_object_was_replaced_ends_changed_and_never_mixes() {
-    let server = Server::start(|at, asked| match at {
-        0 => Answer::range(asked, &object(), ETAG).cut(30_000),
-        _ => Answer::error(412, "PreconditionFailed"),
+    let server = ScriptedServer::start(|at, asked| match at {
+        0 => ScriptedAnswer::range(asked, &object(), ETAG).cut(30_000),
+        _ => ScriptedAnswer::error(412, "PreconditionFailed"),
     })
     .await;
     let id = id("key", ETAG);
@@ -96,7 +98,8 @@ async fn a_body_whose_object_was_replaced_ends_changed_and_never_mixes() {
 
 #[tokio::test]
 async fn a_store_that_ignores_if_match_is_found_out() {
-    let server = Server::start(|_at, asked| Answer::range(asked, &object(), "\"v2\"")).await;
+    let server =
+        ScriptedServer::start(|_at, asked| ScriptedAnswer::range(asked, &object(), "\"v2\"")).await;
     let id = id("key", ETAG);
     let store = store(&server.url);
     let error = store
@@ -110,24 +113,24 @@ async fn a_store_that_ignores_if_match_is_found_out() {
 async fn answers_of_the_wrong_place_or_length_are_not_believed() {
     let wrong = [
         // Another place.
-        Answer::new(206)
+        ScriptedAnswer::new(206)
             .header("ETag", ETAG)
             .header("Content-Range", "bytes 5-14/100")
             .body([0; 10]),
         // Shorter than its range.
-        Answer::new(206)
+        ScriptedAnswer::new(206)
             .header("ETag", ETAG)
             .header("Content-Range", "bytes 0-9/100")
             .body([0; 9]),
         // The whole object where a later range was asked for.
-        Answer::new(200).header("ETag", ETAG).body([0; 100]),
-        Answer::new(206)
+        ScriptedAnswer::new(200).header("ETag", ETAG).body([0; 100]),
+        ScriptedAnswer::new(206)
             .header("ETag", ETAG)
             .header("Content-Range", "rubbish")
             .body([0; 10]),
     ];
     for (at, answer) in wrong.into_iter().enumerate() {
-        let server = Server::scripted(vec![answer]).await;
+        let server = ScriptedServer::scripted(vec![answer]).await;
         let store = store(&server.url);
         let offset = if at == 2 { 50 } else { 0 };
         let id = id("key", ETAG);
@@ -136,14 +139,16 @@ async fn answers_of_the_wrong_place_or_length_are_not_believed() {
             .await
             .unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Broken, "{at}: {error}");
-        assert_eq!(server.asked().len(), 3, "{at}: {error}");
+        assert_eq!(server.requests().len(), 3, "{at}: {error}");
     }
 }
 
 #[tokio::test]
 async fn a_store_without_ranges_serves_the_beginning() {
-    let server =
-        Server::start(|_at, _asked| Answer::new(200).header("ETag", ETAG).body(object())).await;
+    let server = ScriptedServer::start(|_at, _asked| {
+        ScriptedAnswer::new(200).header("ETag", ETAG).body(object())
+    })
+    .await;
     let store = store(&server.url);
     let id = id("key", ETAG);
     let extent = Extent::new(0, 10);
@@ -158,7 +163,7 @@ async fn a_store_without_ranges_serves_the_beginning() {
 #[tokio::test]
 async fn a_416_is_changed_if_the_object_is_another_by_now() {
     let head = |etag: &str| {
-        Answer::new(200)
+        ScriptedAnswer::new(200)
             .header("ETag", etag)
             .header("Content-Length", "3")
             .header("Last-Modified", "Mon, 23 Nov 2026 10:00:00 GMT")
@@ -167,8 +172,8 @@ async fn a_416_is_changed_if_the_object_is_another_by_now() {
         ("\"v2\"", StoreErrorKind::Changed),
         (ETAG, StoreErrorKind::Rejected),
     ] {
-        let script = vec![Answer::error(416, "InvalidRange"), head(etag)];
-        let server = Server::scripted(script).await;
+        let script = vec![ScriptedAnswer::error(416, "InvalidRange"), head(etag)];
+        let server = ScriptedServer::scripted(script).await;
         let id = id("key", ETAG);
         let error = store(&server.url)
             .get(&id, Extent::new(10, 10), Priority::Interactive)
@@ -183,12 +188,12 @@ async fn a_small_object_with_a_wrong_checksum_is_fetched_again_unseen() {
     let good = b"the quick brown fox".to_vec();
     let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &good);
     let sum = STANDARD.encode(sum.to_be_bytes());
-    let server = Server::start(move |at, asked| {
+    let server = ScriptedServer::start(move |at, asked| {
         let mut bytes = good.clone();
         if at == 0 {
             bytes[3] ^= 1;
         }
-        Answer::range(asked, &bytes, ETAG).header("x-amz-checksum-crc64nvme", sum.clone())
+        ScriptedAnswer::range(asked, &bytes, ETAG).header("x-amz-checksum-crc64nvme", sum.clone())
     })
     .await;
     let store = store(&server.url);
@@ -197,13 +202,13 @@ async fn a_small_object_with_a_wrong_checksum_is_fetched_again_unseen() {
     let mut fetched = store.get(&id, extent, Priority::Interactive).await.unwrap();
     let bytes = collect(fetched.body.as_mut()).await.unwrap();
     assert_eq!(bytes, b"the quick brown fox");
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[tokio::test]
 async fn a_body_that_is_always_corrupted_is_broken_and_not_returned() {
-    let server = Server::start(|_at, asked| {
-        Answer::range(asked, &object(), ETAG).header("x-amz-checksum-crc32", "AAAAAA==")
+    let server = ScriptedServer::start(|_at, asked| {
+        ScriptedAnswer::range(asked, &object(), ETAG).header("x-amz-checksum-crc32", "AAAAAA==")
     })
     .await;
     let store = store(&server.url);
@@ -217,8 +222,8 @@ async fn a_body_that_is_always_corrupted_is_broken_and_not_returned() {
 
 #[tokio::test]
 async fn a_checksum_of_the_whole_says_nothing_about_a_range() {
-    let server = Server::start(|_at, asked| {
-        Answer::range(asked, &object(), ETAG).header("x-amz-checksum-crc32", "AAAAAA==")
+    let server = ScriptedServer::start(|_at, asked| {
+        ScriptedAnswer::range(asked, &object(), ETAG).header("x-amz-checksum-crc32", "AAAAAA==")
     })
     .await;
     let store = store(&server.url);
@@ -233,8 +238,8 @@ async fn a_checksum_of_the_whole_says_nothing_about_a_range() {
 
 #[tokio::test]
 async fn heads_are_read_whole() {
-    let server = Server::scripted(vec![
-        Answer::new(200)
+    let server = ScriptedServer::scripted(vec![
+        ScriptedAnswer::new(200)
             .header("ETag", ETAG)
             .header("Content-Length", "12345678901")
             .header("Last-Modified", "Mon, 23 Nov 2026 10:00:00 GMT")
@@ -262,7 +267,7 @@ async fn listings_carry_any_key() {
         <Contents><Key>p/%01+%2B%C3%BC</Key><ETag>&quot;v1&quot;</ETag><Size>5</Size>\
         <LastModified>2026-11-23T10:00:00.000Z</LastModified></Contents>\
         <CommonPrefixes><Prefix>p/d%0A/</Prefix></CommonPrefixes></ListBucketResult>";
-    let server = Server::scripted(vec![Answer::new(200).body(page)]).await;
+    let server = ScriptedServer::scripted(vec![ScriptedAnswer::new(200).body(page)]).await;
     let page = store(&server.url)
         .list(ListRequest {
             prefix: "p/".to_owned(),
@@ -301,7 +306,7 @@ async fn a_listing_that_is_not_whole_is_an_error_and_not_an_empty_directory() {
         "<html><body>Welcome</body></html>",
         "",
     ] {
-        let server = Server::scripted(vec![Answer::new(200).body(page)]).await;
+        let server = ScriptedServer::scripted(vec![ScriptedAnswer::new(200).body(page)]).await;
         let request = ListRequest {
             prefix: String::new(),
             delimited: false,
@@ -311,6 +316,6 @@ async fn a_listing_that_is_not_whole_is_an_error_and_not_an_empty_directory() {
         };
         let error = store(&server.url).list(request).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Broken, "{page}");
-        assert_eq!(server.asked().len(), 3, "{page}");
+        assert_eq!(server.requests().len(), 3, "{page}");
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct SeenRequest {
     pub(super) method: String,
     /// Path and query, as in the request line.
     pub(super) target: String,
@@ -23,7 +23,7 @@ pub(super) struct Asked {
     pub(super) body: Vec<u8>,
 }
 
-impl Asked {
+impl SeenRequest {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -31,17 +31,17 @@ impl Asked {
 
 /// What to answer.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
+pub(super) struct ScriptedAnswer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    end: End,
+    end: AnswerEnd,
     /// The answer waits for this.
     gate: Option<Arc<Semaphore>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum End {
+enum AnswerEnd {
     Whole,
     /// The body ends after so many bytes with the connection.
     Cut(usize),
@@ -55,13 +55,13 @@ enum End {
     Reset(Vec<u8>),
 }
 
-impl Answer {
+impl ScriptedAnswer {
     pub(super) fn new(status: u16) -> Self {
         Self {
             status,
             headers: vec![("x-amz-request-id".into(), "REQUEST7".into())],
             body: Vec::new(),
-            end: End::Whole,
+            end: AnswerEnd::Whole,
             gate: None,
         }
     }
@@ -85,7 +85,7 @@ impl Answer {
     }
 
     pub(super) fn cut(mut self, at: usize) -> Self {
-        self.end = End::Cut(at);
+        self.end = AnswerEnd::Cut(at);
         self
     }
 
@@ -96,34 +96,34 @@ impl Answer {
 
     pub(super) fn lost() -> Self {
         Self {
-            end: End::Lost,
+            end: AnswerEnd::Lost,
             ..Self::new(500)
         }
     }
 
     pub(super) fn hang() -> Self {
         Self {
-            end: End::Hang,
+            end: AnswerEnd::Hang,
             ..Self::new(500)
         }
     }
 
     pub(super) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
-            end: End::Raw(bytes.into()),
+            end: AnswerEnd::Raw(bytes.into()),
             ..Self::new(500)
         }
     }
 
     pub(super) fn reset(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
-            end: End::Reset(bytes.into()),
+            end: AnswerEnd::Reset(bytes.into()),
             ..Self::new(500)
         }
     }
 
     /// The answer to a GET of `asked`'s range of `object`.
-    pub(super) fn range(asked: &Asked, object: &[u8], etag: &str) -> Self {
+    pub(super) fn range(asked: &SeenRequest, object: &[u8], etag: &str) -> Self {
         let (begin, end) = asked
             .header("range")
             .and_then(|range| range.strip_prefix("bytes="))
@@ -148,17 +148,17 @@ impl Answer {
 
 /// The server. It ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct ScriptedServer {
     pub(super) url: String,
-    log: Arc<Mutex<Vec<Asked>>>,
+    log: Arc<Mutex<Vec<SeenRequest>>>,
     _tasks: JoinSet<()>,
 }
 
-impl Server {
+impl ScriptedServer {
     /// Answers the requests as `script` says; it is told how many came before.
     pub(super) async fn start<S>(script: S) -> Self
     where
-        S: Fn(usize, &Asked) -> Answer + Send + Sync + 'static,
+        S: Fn(usize, &SeenRequest) -> ScriptedAnswer + Send + Sync + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -180,17 +180,17 @@ impl Server {
     }
 
     /// Answers the first request by the first of `answers` and so on; the last one goes on.
-    pub(super) async fn scripted(answers: Vec<Answer>) -> Self {
+    pub(super) async fn scripted(answers: Vec<ScriptedAnswer>) -> Self {
         Self::start(move |at, _asked| answers[at.min(answers.len() - 1)].clone()).await
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(super) fn requests(&self) -> Vec<SeenRequest> {
         self.log.lock().clone()
     }
 
     /// Method and path of every request, in order.
     pub(super) fn lines(&self) -> Vec<String> {
-        let line = |asked: &Asked| format!("{} {}", asked.method, asked.target);
+        let line = |asked: &SeenRequest| format!("{} {}", asked.method, asked.target);
         self.log.lock().iter().map(line).collect()
     }
 
@@ -204,9 +204,9 @@ impl Server {
     }
 }
 
-async fn serve<S>(mut stream: TcpStream, log: Arc<Mutex<Vec<Asked>>>, script: Arc<S>)
+async fn serve<S>(mut stream: TcpStream, log: Arc<Mutex<Vec<SeenRequest>>>, script: Arc<S>)
 where
-    S: Fn(usize, &Asked) -> Answer,
+    S: Fn(usize, &SeenRequest) -> ScriptedAnswer,
 {
     let mut buffer = Vec::new();
     while let Some(asked) = read_request(&mut stream, &mut buffer).await {
@@ -238,25 +238,25 @@ where
             &answer.body
         };
         match &answer.end {
-            End::Whole => {
+            AnswerEnd::Whole => {
                 if stream.write_all(head.as_bytes()).await.is_err()
                     || stream.write_all(body).await.is_err()
                 {
                     return;
                 }
             }
-            End::Cut(at) => {
+            AnswerEnd::Cut(at) => {
                 let _gone = stream.write_all(head.as_bytes()).await;
                 let _gone = stream.write_all(&body[..*at]).await;
                 return;
             }
-            End::Lost => return,
-            End::Hang => std::future::pending().await,
-            End::Raw(bytes) => {
+            AnswerEnd::Lost => return,
+            AnswerEnd::Hang => std::future::pending().await,
+            AnswerEnd::Raw(bytes) => {
                 let _gone = stream.write_all(bytes).await;
                 return;
             }
-            End::Reset(bytes) => {
+            AnswerEnd::Reset(bytes) => {
                 let _gone = stream.write_all(bytes).await;
                 stream.set_zero_linger().unwrap();
                 return;
@@ -265,7 +265,7 @@ where
     }
 }
 
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Asked> {
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<SeenRequest> {
     let head_len = loop {
         if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break at + 4;
@@ -298,7 +298,7 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<As
     }
     let body = buffer[head_len..head_len + len].to_vec();
     buffer.drain(..head_len + len);
-    Some(Asked {
+    Some(SeenRequest {
         method,
         target,
         headers,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::minio::{Bucket, credentials, endpoint};
+use super::bucket::{TestBucket, credentials, endpoint};
 use super::{collect, connect};
 use crate::s3::S3Config;
 
@@ -54,10 +54,10 @@ async fn cost(work: impl Future<Output = ()>) -> Cost {
 /// The SDK as it comes, but for the endpoint.
 fn bare() -> Client {
     let (access, secret) = credentials();
-    let found = super::found(&endpoint(), &access, &secret);
-    let config = aws_sdk_s3::config::Builder::from(&found.sdk)
+    let location = super::location(&endpoint(), &access, &secret);
+    let config = aws_sdk_s3::config::Builder::from(&location.sdk)
         .http_client(connect::http_client(64))
-        .region(found.region.clone())
+        .region(location.region.clone())
         .endpoint_url(endpoint())
         .force_path_style(true)
         .build();
@@ -85,7 +85,7 @@ async fn bare_get(client: &Client, bucket: &str) {
         .await;
 }
 
-async fn our_get(bucket: &Bucket, id: &ObjectId) {
+async fn our_get(bucket: &TestBucket, id: &ObjectId) {
     futures_util::stream::iter(extents(GET_LEN))
         .map(|extent| async move {
             let fetched = bucket.store.get(id, extent, Priority::Readahead).await;
@@ -141,7 +141,7 @@ async fn bare_upload(client: &Client, bucket: &str, part: &Bytes) {
     complete.await.unwrap();
 }
 
-async fn our_upload(bucket: &Bucket, part: &Bytes) {
+async fn our_upload(bucket: &TestBucket, part: &Bytes) {
     let (store, key) = (&bucket.store, &Key::new("up"));
     let upload = store
         .create_multipart(key, &Metadata::default())
@@ -177,7 +177,7 @@ async fn bare_puts(client: &Client, bucket: &str, body: &Bytes, at_once: usize) 
         .await;
 }
 
-async fn our_puts(bucket: &Bucket, body: &Bytes, at_once: usize) {
+async fn our_puts(bucket: &TestBucket, body: &Bytes, at_once: usize) {
     futures_util::stream::iter(0..SMALL_COUNT)
         .map(|at| async move {
             let (key, metadata) = (Key::new(format!("small-{at}")), Metadata::default());
@@ -222,7 +222,7 @@ fn report(name: &str, bare: &[Cost], ours: &[Cost], units: f64, unit: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement, by hand, at a MinIO: ACKFS_TEST_MINIO=URL cargo test --release -p ackfs --lib -- --ignored --nocapture s3::tests::speed"]
 async fn the_store_costs_little_beside_the_sdk() {
-    let bucket = Bucket::new(S3Config::new("")).await;
+    let bucket = TestBucket::new(S3Config::new("")).await;
     let name = bucket.store.core.config.bucket.clone();
     let client = bare();
     let part = Bytes::from(

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{connect, found, quick};
+use super::{connect, connected, location, quick};
 use crate::s3::{ConnectError, ConnectErrorKind};
 
 const AUTHORITY: &str = include_str!("authority.pem");
@@ -46,13 +46,13 @@ async fn server(pem: &str) -> (String, JoinHandle<()>) {
 
 /// Why a client that trusts `bundle` too refuses the server at `url`.
 async fn connect_to(url: &str, bundle: Option<&str>) -> ConnectError {
-    let mut found = found(url, "access", "secret");
+    let mut location = location(url, "access", "secret");
     if let Some(pem) = bundle {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), pem).unwrap();
-        found.http = connect::https_client(4, Some(file.path())).unwrap();
+        location.http = connect::https_client(4, Some(file.path())).unwrap();
     }
-    let error = found.connect(quick(), String::new()).await.unwrap_err();
+    let error = connected(&location, &quick(), "").await.unwrap_err();
     assert_eq!(error.kind, ConnectErrorKind::Tls, "{error}");
     let line = error.to_string();
     for noise in [

@@ -11,12 +11,12 @@ use ackfs_cache::store::{
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::server::{Answer, Server};
+use super::server::{ScriptedAnswer, ScriptedServer};
 use super::{id, quick, store, store_with};
-use crate::s3::{Kind, S3Config, StoreTelemetry};
+use crate::s3::{RequestKind, S3Config, StoreTelemetry};
 
-fn head() -> Answer {
-    Answer::new(200)
+fn head() -> ScriptedAnswer {
+    ScriptedAnswer::new(200)
         .header("ETag", "\"v1\"")
         .header("Content-Length", "5")
 }
@@ -31,13 +31,13 @@ async fn a_busy_store_is_asked_again() {
         (409, "ConditionalRequestConflict"),
         (409, "OperationAborted"),
     ] {
-        let busy = Answer::error(status, code);
+        let busy = ScriptedAnswer::error(status, code);
         let script = vec![
             busy.clone(),
             busy,
-            Answer::new(200).header("ETag", "\"v1\""),
+            ScriptedAnswer::new(200).header("ETag", "\"v1\""),
         ];
-        let server = Server::scripted(script).await;
+        let server = ScriptedServer::scripted(script).await;
         let store = store(&server.url);
         let etag = store
             .put(
@@ -49,9 +49,9 @@ async fn a_busy_store_is_asked_again() {
             .await
             .unwrap();
         assert_eq!(etag.as_str(), "\"v1\"");
-        let counted = store.stats().kinds[Kind::Put as usize];
+        let counted = store.stats().kinds[RequestKind::Put as usize];
         assert_eq!((counted.ok, counted.retried, counted.failed), (1, 2, 0));
-        for asked in server.asked() {
+        for asked in server.requests() {
             assert_eq!(asked.body, b"bytes", "each attempt sends the whole body");
         }
     }
@@ -62,24 +62,24 @@ async fn a_busy_store_is_asked_again() {
 async fn a_store_whose_drive_filled_is_not_asked_again() {
     let full = "<Error><Code>InternalError</Code><Message>We encountered an internal error, please try \
                 again.: cause(no space left on device)</Message></Error>";
-    let server = Server::scripted(vec![Answer::new(500).body(full)]).await;
+    let server = ScriptedServer::scripted(vec![ScriptedAnswer::new(500).body(full)]).await;
     let store = store(&server.url);
     let key = Key::new("key");
     let metadata = Metadata::default();
     let body = vec![Bytes::from_static(b"bytes")];
     let put = store.put(&key, body, &metadata, &Condition::None).await;
     assert_eq!(put.unwrap_err().kind, StoreErrorKind::NoSpace);
-    assert_eq!(store.stats().kinds[Kind::Put as usize].retried, 0);
+    assert_eq!(store.stats().kinds[RequestKind::Put as usize].retried, 0);
 }
 
 #[tokio::test]
 async fn more_than_three_attempts_are_made_while_there_is_time() {
-    let mut script = vec![Answer::new(503); 5];
-    script.push(Answer::lost());
+    let mut script = vec![ScriptedAnswer::new(503); 5];
+    script.push(ScriptedAnswer::lost());
     script.push(head());
-    let server = Server::scripted(script).await;
+    let server = ScriptedServer::scripted(script).await;
     store(&server.url).head(&Key::new("key")).await.unwrap();
-    assert_eq!(server.asked().len(), 7);
+    assert_eq!(server.requests().len(), 7);
 }
 
 #[tokio::test]
@@ -89,27 +89,31 @@ async fn a_call_ends_at_its_time_limit_with_what_was_wrong() {
         ..quick()
     };
     let cases = [
-        (Answer::hang(), StoreErrorKind::Timeout, "no answer within"),
         (
-            Answer::error(503, "SlowDown"),
+            ScriptedAnswer::hang(),
+            StoreErrorKind::Timeout,
+            "no answer within",
+        ),
+        (
+            ScriptedAnswer::error(503, "SlowDown"),
             StoreErrorKind::Throttled,
             "status 503",
         ),
         (
-            Answer::error(500, "InternalError"),
+            ScriptedAnswer::error(500, "InternalError"),
             StoreErrorKind::Broken,
             "status 500",
         ),
-        (Answer::lost(), StoreErrorKind::Broken, "no answer"),
+        (ScriptedAnswer::lost(), StoreErrorKind::Broken, "no answer"),
     ];
     let calls = cases.map(async |(answer, kind, word)| {
-        let server = Server::scripted(vec![answer]).await;
+        let server = ScriptedServer::scripted(vec![answer]).await;
         let store = store_with(&server.url, &config, |_core| {});
         let error = store.head(&Key::new("key")).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(word), "{error}");
         assert!(
-            server.asked().len() > 1,
+            server.requests().len() > 1,
             "one hanging attempt leaves time for others"
         );
     });
@@ -126,11 +130,11 @@ async fn an_attempt_that_was_cut_short_does_not_hide_what_was_wrong() {
         ..quick()
     };
     let began = std::time::Instant::now();
-    let server = Server::start(move |_at, _asked| {
+    let server = ScriptedServer::start(move |_at, _asked| {
         if began.elapsed() < Duration::from_millis(2200) {
-            Answer::error(500, "InternalError")
+            ScriptedAnswer::error(500, "InternalError")
         } else {
-            Answer::hang()
+            ScriptedAnswer::hang()
         }
     })
     .await;
@@ -143,7 +147,10 @@ async fn an_attempt_that_was_cut_short_does_not_hide_what_was_wrong() {
 
 #[tokio::test]
 async fn malformed_xml_is_broken_after_three_looks() {
-    let server = Server::scripted(vec![Answer::new(200).body("<ListBucketResult><Con")]).await;
+    let server = ScriptedServer::scripted(vec![
+        ScriptedAnswer::new(200).body("<ListBucketResult><Con"),
+    ])
+    .await;
     let request = ackfs_cache::store::ListRequest {
         prefix: String::new(),
         delimited: true,
@@ -154,12 +161,13 @@ async fn malformed_xml_is_broken_after_three_looks() {
     let error = store(&server.url).list(request).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Broken, "{error}");
     assert!(error.message.contains("made no sense"), "{error}");
-    assert_eq!(server.asked().len(), 3);
+    assert_eq!(server.requests().len(), 3);
 }
 
 #[tokio::test]
 async fn rubbish_in_place_of_http_is_broken() {
-    let server = Server::scripted(vec![Answer::raw("SSH-2.0-OpenSSH_9.2\r\n\r\n")]).await;
+    let server =
+        ScriptedServer::scripted(vec![ScriptedAnswer::raw("SSH-2.0-OpenSSH_9.2\r\n\r\n")]).await;
     let config = S3Config {
         store_timeout: Duration::from_millis(600),
         ..quick()
@@ -171,8 +179,8 @@ async fn rubbish_in_place_of_http_is_broken() {
 
 #[tokio::test]
 async fn redirects_are_told_and_not_followed() {
-    let server = Server::start(|_at, _asked| {
-        Answer::new(307).header("Location", "http://127.0.0.1:1/elsewhere")
+    let server = ScriptedServer::start(|_at, _asked| {
+        ScriptedAnswer::new(307).header("Location", "http://127.0.0.1:1/elsewhere")
     })
     .await;
     let error = store(&server.url).head(&Key::new("key")).await.unwrap_err();
@@ -183,12 +191,12 @@ async fn redirects_are_told_and_not_followed() {
             .contains("redirects to http://127.0.0.1:1/elsewhere"),
         "{error}"
     );
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
 async fn errors_carry_the_key_the_request_and_the_code() {
-    let server = Server::scripted(vec![Answer::error(403, "AccessDenied")]).await;
+    let server = ScriptedServer::scripted(vec![ScriptedAnswer::error(403, "AccessDenied")]).await;
     let key = Key::new("dir/file");
     let id = ackfs_cache::object::ObjectId::new(key, ackfs_cache::object::ETag::new("\"v1\""));
     let error = store(&server.url)
@@ -204,7 +212,7 @@ async fn errors_carry_the_key_the_request_and_the_code() {
 
 #[tokio::test]
 async fn a_missing_bucket_never_looks_like_a_missing_file() {
-    let server = Server::scripted(vec![Answer::error(404, "NoSuchBucket")]).await;
+    let server = ScriptedServer::scripted(vec![ScriptedAnswer::error(404, "NoSuchBucket")]).await;
     let id = id("key", "\"v1\"");
     let error = store(&server.url)
         .get(&id, Extent::new(0, 1), Priority::Interactive)
@@ -219,9 +227,9 @@ async fn a_missing_bucket_never_looks_like_a_missing_file() {
 async fn a_long_upload_does_not_starve_small_reads() {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
-    let server = Server::start(move |_at, asked| match asked.method.as_str() {
-        "PUT" => Answer::new(200).header("ETag", "\"p\"").gate(&held),
-        _ => Answer::range(asked, b"12345", "\"v1\""),
+    let server = ScriptedServer::start(move |_at, asked| match asked.method.as_str() {
+        "PUT" => ScriptedAnswer::new(200).header("ETag", "\"p\"").gate(&held),
+        _ => ScriptedAnswer::range(asked, b"12345", "\"v1\""),
     })
     .await;
     let config = S3Config {
@@ -240,7 +248,7 @@ async fn a_long_upload_does_not_starve_small_reads() {
             })
         })
         .collect();
-    while server.asked().len() < 4 {
+    while server.requests().len() < 4 {
         tokio::task::yield_now().await;
     }
     let id = id("small", "\"v1\"");
@@ -263,7 +271,8 @@ async fn a_long_upload_does_not_starve_small_reads() {
 
 #[tokio::test]
 async fn a_body_keeps_its_permit_until_it_is_read_or_dropped() {
-    let server = Server::start(|_at, asked| Answer::range(asked, &[1; 100], "\"v1\"")).await;
+    let server =
+        ScriptedServer::start(|_at, asked| ScriptedAnswer::range(asked, &[1; 100], "\"v1\"")).await;
     let store = store(&server.url);
     let id = id("key", "\"v1\"");
     let in_flight = || store.stats().priorities[0].in_flight;
@@ -279,12 +288,12 @@ async fn a_body_keeps_its_permit_until_it_is_read_or_dropped() {
 
 #[tokio::test]
 async fn latencies_go_to_the_handles_that_were_given_once() {
-    let server = Server::scripted(vec![head()]).await;
+    let server = ScriptedServer::scripted(vec![head()]).await;
     let store = store(&server.url);
     assert!(store.set_telemetry(StoreTelemetry::default()).is_ok());
     assert!(store.set_telemetry(StoreTelemetry::default()).is_err());
     store.head(&Key::new("key")).await.unwrap();
-    assert_eq!(store.stats().kinds[Kind::Head as usize].ok, 1);
+    assert_eq!(store.stats().kinds[RequestKind::Head as usize].ok, 1);
 }
 
 /// A store that was full answered before it had the body, and took its time with the rest: until then the
