@@ -4,7 +4,7 @@
 //! leaves nothing behind.
 //!
 //! [`Daemon::start`] gives a mount that serves; [`Daemon::run`] stays with it to its end (`life`).
-//! [`mounts`] knows what is mounted where, [`room`] takes the room on disk.
+//! [`mountpoint`] knows what is mounted where, [`room`] takes the room on disk.
 
 use std::fmt;
 use std::io;
@@ -28,7 +28,7 @@ use crate::config::units::Size;
 use crate::config::{CloseWaitsFor, Config, OnConflict, StoreConfig, Transport};
 use crate::control::{Answer, Asked, Socket, Status};
 use crate::fs::{CloseMode, Filesystem, FsConfig};
-use crate::fuse::mount::{self, MountOptions, Mounted};
+use crate::fuse::mount::{self, MountOptions, Mounted, mount_table};
 use crate::heap;
 use crate::metrics::{Metrics, Report, Snapshot, close_mode_of, listener, transport_of};
 use crate::s3::{self, ConditionalSupport, ConnectError, Honoured, S3Config, S3Store};
@@ -38,7 +38,7 @@ use self::room::Room;
 
 mod ballast;
 mod life;
-pub mod mounts;
+pub mod mountpoint;
 pub mod room;
 
 /// What payloads of the ring may keep in memory, in bytes: half of what the process may take beside
@@ -64,7 +64,7 @@ const QUIET: Duration = Duration::from_secs(1);
 pub enum StartError {
     /// The directory is not one to mount on.
     #[error(transparent)]
-    Dir(#[from] mounts::DirError),
+    Dir(#[from] mountpoint::DirError),
     /// The store cannot be reached, or refuses us.
     #[error(transparent)]
     Store(#[from] ConnectError),
@@ -199,15 +199,15 @@ impl Daemon {
     /// # Errors
     /// As [`StartError`]; nothing is left mounted then.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        let dir = mounts::resolve(&config.dir).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => mounts::DirError::Missing(config.dir.clone()),
-            io::ErrorKind::NotADirectory => mounts::DirError::NotADirectory(config.dir.clone()),
-            _ => mounts::DirError::Io(config.dir.clone(), error),
+        let dir = mountpoint::resolve(&config.dir).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => mountpoint::DirError::Missing(config.dir.clone()),
+            io::ErrorKind::NotADirectory => mountpoint::DirError::NotADirectory(config.dir.clone()),
+            _ => mountpoint::DirError::Io(config.dir.clone(), error),
         })?;
-        if mounts::check(&dir)? {
+        if mountpoint::check(&dir)? {
             tracing::warn!(dir = %dir.display(), "the directory is not empty; the mount hides what is in it");
         }
-        mounts::check_cache(&dir, &config.cache)?;
+        mountpoint::check_cache(&dir, &config.cache)?;
         raise_descriptors();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -546,8 +546,8 @@ fn bind_control(config: &Config, dir: &Path) -> Result<Option<Socket>, StartErro
     match Socket::bind(&config.runtime_dirs, dir) {
         Ok(socket) => Ok(Some(socket)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let what = (config.source.to_string(), mounts::FS_TYPE.to_owned());
-            Err(mounts::DirError::Mounted(dir.to_owned(), what.0, what.1).into())
+            let what = (config.source.to_string(), mount_table::FS_TYPE.to_owned());
+            Err(mountpoint::DirError::Mounted(dir.to_owned(), what.0, what.1).into())
         }
         Err(error) => {
             tracing::warn!(%error, "no control socket: ackfs stats and umount cannot ask this mount");

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Transport;
 use crate::control::{Answer, Ask, Client};
-use crate::daemon::mounts;
+use crate::daemon::mountpoint;
 use crate::demo::{DemoConfig, Server};
 use crate::logging::{say, tell};
 use crate::metrics::Report;
@@ -57,7 +57,7 @@ pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), Failure> {
         .map_err(|error| failed("the demo store makes no bucket", error))?;
 
     let places = Places::make(args.dir.as_deref())?;
-    if mounts::check(&places.dir).is_ok_and(|holds_names| holds_names) {
+    if mountpoint::check(&places.dir).is_ok_and(|holds_names| holds_names) {
         let dir = places.dir.display();
         tell(&format!(
             "ackfs: {dir} is not empty; the mount hides what is in it until the demo ends"

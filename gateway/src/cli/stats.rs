@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::units::Size;
 use crate::control::{Answer, Ask, Client};
-use crate::daemon::mounts;
+use crate::daemon::mountpoint;
+use crate::fuse::mount::mount_table;
 use crate::logging;
 use crate::metrics::{Report, StoreReport};
 
@@ -66,7 +67,7 @@ fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, Failure> {
     };
     let shown = dir.display();
     let failure = |error: io::Error| Failure::plain(format!("{shown}: {error}"));
-    let dir = mounts::resolve(dir).map_err(failure)?;
+    let dir = mountpoint::resolve(dir).map_err(failure)?;
     match Client::connect(&dirs, &dir).map_err(failure)? {
         Some(client) => Ok(vec![ask(client).map_err(failure)?]),
         None => Err(Failure::plain(unserved(&dir))),
@@ -76,9 +77,9 @@ fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, Failure> {
 /// Why nobody answers for `dir`, which is resolved.
 fn unserved(dir: &Path) -> String {
     let shown = dir.display();
-    let ours = |mount: mounts::Mount| mount.fs_type == mounts::FS_TYPE;
-    match mounts::on(dir).ok().flatten().is_some_and(ours) {
-        true if mounts::is_dead(dir) => format!(
+    let ours = |mount: mount_table::MountEntry| mount.fs_type == mount_table::FS_TYPE;
+    match mount_table::topmost(dir).ok().flatten().is_some_and(ours) {
+        true if mountpoint::is_dead(dir) => format!(
             "{shown} is a dead mount, its ackfs was killed: take it away with ackfs umount {shown}, \
              or mount there again"
         ),

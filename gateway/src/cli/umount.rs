@@ -3,7 +3,8 @@
 //! if there is one that we may not talk to; a dead mount is detached.
 
 use crate::control::{Answer, Ask, Client, UnsavedFile, files};
-use crate::daemon::mounts;
+use crate::daemon::mountpoint;
+use crate::fuse::mount::mount_table;
 use crate::logging;
 
 use super::{Exit, Failure, Host, UmountArgs};
@@ -11,8 +12,8 @@ use super::{Exit, Failure, Host, UmountArgs};
 /// Runs the command. Waits for the drain.
 pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), Failure> {
     let shown = args.dir.display();
-    let dir =
-        mounts::resolve(&args.dir).map_err(|error| Failure::plain(format!("{shown}: {error}")))?;
+    let dir = mountpoint::resolve(&args.dir)
+        .map_err(|error| Failure::plain(format!("{shown}: {error}")))?;
     let client = Client::connect(&host.runtime_dirs(), &dir).unwrap_or_else(|error| {
         logging::tell(&format!(
             "ackfs: the daemon of {shown} cannot be asked ({error}); unmounting without it"
@@ -25,7 +26,7 @@ pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), Failure> {
             ..why
         });
     }
-    match mounts::on(&dir) {
+    match mount_table::topmost(&dir) {
         Ok(None) => return Err(Failure::plain(format!("nothing is mounted on {shown}"))),
         Ok(Some(mount)) if !mount.fs_type.starts_with("fuse") => {
             return Err(Failure::plain(format!(
@@ -36,10 +37,10 @@ pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), Failure> {
         // Without /proc the kernel's own answer has to do.
         Ok(Some(_)) | Err(_) => {}
     }
-    let result = if args.force || mounts::is_dead(&dir) {
-        mounts::detach(&dir)
+    let result = if args.force || mountpoint::is_dead(&dir) {
+        mountpoint::detach(&dir)
     } else {
-        mounts::unmount(&dir)
+        mountpoint::unmount(&dir)
     };
     result.map_err(|error| match error.kind() {
         std::io::ErrorKind::ResourceBusy => Failure::plain(format!(

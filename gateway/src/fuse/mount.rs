@@ -17,6 +17,7 @@
 mod dead;
 mod init;
 mod kernel;
+pub mod mount_table;
 mod options;
 mod probe;
 mod refusal;

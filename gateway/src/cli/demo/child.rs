@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::{Host, Transport};
-use crate::daemon::mounts;
+use crate::daemon::mountpoint;
 
 use super::super::{Exit, Failure};
 use super::BUCKET;
@@ -50,7 +50,7 @@ impl Places {
             places.dir = std::path::absolute(dir).map_err(refused)?;
         }
         let dir = &places.dir;
-        if !dir.exists() && !mounts::is_dead(dir) {
+        if !dir.exists() && !mountpoint::is_dead(dir) {
             std::fs::create_dir(dir).map_err(|error| match (error.kind(), dir.parent()) {
                 (io::ErrorKind::NotFound, Some(above)) => {
                     let above = above.display();
@@ -61,7 +61,7 @@ impl Places {
             })?;
             places.dir_is_ours = true;
         }
-        places.dir = mounts::resolve(&places.dir).map_err(refused)?;
+        places.dir = mountpoint::resolve(&places.dir).map_err(refused)?;
         Ok(places)
     }
 }
@@ -181,8 +181,8 @@ impl Child {
         }
         self.process.kill()?;
         let status = self.process.wait();
-        if mounts::is_dead(&self.dir) {
-            mounts::detach(&self.dir)?;
+        if mountpoint::is_dead(&self.dir) {
+            mountpoint::detach(&self.dir)?;
         }
         status
     }

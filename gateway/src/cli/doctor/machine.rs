@@ -10,10 +10,10 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::config::units::Size;
 use crate::config::{Config, Host, Source, Transport};
-use crate::daemon::mounts;
+use crate::daemon::mountpoint;
 use crate::fuse::mount::{
-    self, DISABLE_SYNC_RELEASE, NoSyncRelease, Unavailable, probe, probe_setup, switch,
-    sync_release,
+    self, DISABLE_SYNC_RELEASE, NoSyncRelease, Unavailable, mount_table, probe, probe_setup,
+    switch, sync_release,
 };
 
 use super::Check;
@@ -264,12 +264,12 @@ fn pages() -> Check {
 fn directory(dir: &Path, wanted: &Source) -> Check {
     let name = "directory";
     let shown = dir.display();
-    let resolved = mounts::resolve(dir)
+    let resolved = mountpoint::resolve(dir)
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => mounts::DirError::Missing(dir.to_owned()),
-            _ => mounts::DirError::Io(dir.to_owned(), error),
+            io::ErrorKind::NotFound => mountpoint::DirError::Missing(dir.to_owned()),
+            _ => mountpoint::DirError::Io(dir.to_owned(), error),
         })
-        .and_then(|dir| mounts::check(&dir));
+        .and_then(|dir| mountpoint::check(&dir));
     match resolved {
         Ok(false) => Check::ok(name, format!("{shown} can be mounted on")),
         Ok(true) => Check::warn(
@@ -277,12 +277,12 @@ fn directory(dir: &Path, wanted: &Source) -> Check {
             format!("{shown} is not empty; a mount hides what is in it"),
             "name an empty directory",
         ),
-        Err(mounts::DirError::Missing(_)) => Check::fail(
+        Err(mountpoint::DirError::Missing(_)) => Check::fail(
             name,
             format!("{shown} does not exist"),
             format!("mkdir -p {shown}"),
         ),
-        Err(mounts::DirError::Mounted(_, source, fs_type)) => {
+        Err(mountpoint::DirError::Mounted(_, source, fs_type)) => {
             mounted(dir, &source, &fs_type, wanted)
         }
         Err(error) => Check::fail(name, error.to_string(), "name another directory"),
@@ -293,7 +293,7 @@ fn directory(dir: &Path, wanted: &Source) -> Check {
 fn mounted(dir: &Path, source: &str, fs_type: &str, wanted: &Source) -> Check {
     let name = "directory";
     let shown = dir.display();
-    let ours = fs_type == mounts::FS_TYPE;
+    let ours = fs_type == mount_table::FS_TYPE;
     if ours && source == mount::shown_source(&wanted.to_string()) {
         return Check::ok(name, format!("an ackfs serves {wanted} on {shown}"));
     }
@@ -311,7 +311,7 @@ fn cache(config: &Config) -> Check {
     if cache.size == 0 {
         return Check::ok(name, "none, as --cache-size 0 asks");
     }
-    let held = mounts::resolve(&config.dir).map(|dir| mounts::check_cache(&dir, cache));
+    let held = mountpoint::resolve(&config.dir).map(|dir| mountpoint::check_cache(&dir, cache));
     if let Ok(Err(_)) = held {
         return Check::fail(
             name,
@@ -377,7 +377,7 @@ fn mask(status: &str, field: &str) -> Option<u64> {
 mod tests {
     use super::super::Verdict;
     use super::*;
-    use crate::daemon::mounts::FS_TYPE;
+    use crate::fuse::mount::mount_table::FS_TYPE;
 
     #[test]
     fn a_release_is_compared_by_its_numbers() {

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::dead;
+use super::mount_table::topmost;
 
 /// The mount option that withholds FUSE_SYNC_RELEASE.
 pub const DISABLE_SYNC_RELEASE: &str = "disable_sync_release";
@@ -47,7 +47,8 @@ pub fn sync_release() -> Result<(), NoSyncRelease> {
 
 /// Why the mount on `dir` was not offered it.
 pub(super) fn why_not_on(dir: &Path) -> NoSyncRelease {
-    let options = dead::super_options(dir).unwrap_or_default();
+    let mount = topmost(dir).ok().flatten();
+    let options = mount.map(|mount| mount.options).unwrap_or_default();
     why_not(&options, &uid_map(), Path::new(SYSCTL).exists())
 }
 
