@@ -1,5 +1,4 @@
-//! The directory before the mount, freed of the dead mount that an earlier ackfs left; and the kernel's
-//! readahead after it.
+//! The directory before the mount, freed of the dead mount that an earlier ackfs left.
 //!
 //! A server that was killed leaves its mount behind; every access says ENOTCONN. Only what
 //! `/proc/self/mountinfo` calls `fuse.ackfs` is taken away: somebody else's dead mount is theirs.
@@ -9,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::MntFlags;
-use tracing::{info, warn};
+use tracing::info;
 
+use super::error::MountError;
 use super::mount_table::{FS_TYPE, topmost};
-use super::{MountError, umount};
+use super::umount::umount;
 
 /// More dead mounts on one directory than this are not ours to dig through.
 const STACKED_MAX: usize = 16;
@@ -60,7 +60,7 @@ fn detach(dir: &Path) -> Result<(), MountError> {
     };
     let place = canonical_of_dead(dir).map_err(failed)?;
     let found = topmost(&place).ok().flatten();
-    if !found.is_some_and(|mount| mount.fs_type == FS_TYPE) {
+    if found.is_none_or(|mount| mount.fs_type != FS_TYPE) {
         return Err(MountError::Dead(dir.to_owned()));
     }
     info!(dir = %place.display(), "detaching the dead mount of an earlier ackfs");
@@ -78,22 +78,6 @@ fn canonical_of_dead(dir: &Path) -> std::io::Result<PathBuf> {
         (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
         _ => Ok(absolute),
     }
-}
-
-/// Raises the readahead window of the mount on `dir`, if asked and allowed; gives what it is then.
-///
-/// The kernel begins with 128 KiB and INIT cannot raise it; it decides how large sequential READs
-/// are.
-pub(super) fn readahead(dir: &Path, wanted_kb: Option<u32>) -> Option<u32> {
-    let mount = topmost(dir).ok()??;
-    let file = format!("/sys/class/bdi/{}/read_ahead_kb", mount.device);
-    if let Some(kb) = wanted_kb
-        && let Err(cause) = fs::write(&file, kb.to_string())
-        && nix::unistd::geteuid().is_root()
-    {
-        warn!(file, kb, %cause, "readahead of the mount stays as it is");
-    }
-    fs::read_to_string(&file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
