@@ -30,7 +30,7 @@ use crate::control::{Answer, Asked, Socket, Status};
 use crate::fs::{CloseMode, Filesystem, FsConfig};
 use crate::fuse::mount::{self, MountOptions, Mounted, mount_table};
 use crate::heap;
-use crate::metrics::{Metrics, Report, Snapshot, close_mode_of, listener, transport_of};
+use crate::metrics::{Metrics, Report, RoomStats, close_mode_of, listener, transport_of};
 use crate::s3::{self, ConditionalSupport, ConnectError, Honoured, S3Config, S3Store};
 
 pub use self::life::End;
@@ -398,8 +398,8 @@ impl Daemon {
 }
 
 impl Parts {
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self) -> RoomStats {
+        RoomStats {
             info: self.mounted.info(),
             transport: self.mounted.stats(),
             read: self.reader.stats(),

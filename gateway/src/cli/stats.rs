@@ -12,7 +12,7 @@ use crate::control::{Answer, Ask, Client};
 use crate::daemon::mountpoint;
 use crate::fuse::mount::mount_table;
 use crate::logging;
-use crate::metrics::{Report, StoreReport};
+use crate::metrics::{LINES, Reading, Report};
 
 use super::{Failure, Host, StatsArgs};
 
@@ -125,151 +125,38 @@ fn show(
 /// The report for people; with the report before it and the time between, rates too.
 fn table(now: &Report, before: Option<(&Report, Duration)>) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: String| {
+    for (name, line) in LINES {
+        let line = expanded(line, |word| said(word, now, before));
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{name:<12} {value}");
-    };
-    let rate = |value: fn(&Report) -> u64| {
-        let (old, time) = before?;
-        Some(value(now).saturating_sub(value(old)) as f64 / time.as_secs_f64())
-    };
-    let speed = |value: fn(&Report) -> u64| {
-        rate(value).map_or(String::new(), |rate| format!(" ({}/s)", Size(rate as u64)))
-    };
-
-    let uptime = humantime::format_duration(Duration::from_secs(now.uptime_seconds as u64));
-    line(
-        "mount",
-        format!("{} on {}, up {uptime}", now.source, now.dir),
-    );
-    let transport = &now.transport;
-    let reason = match &*transport.reason {
-        "" => String::new(),
-        reason => format!(" ({reason})"),
-    };
-    line(
-        "transport",
-        format!(
-            "{}{reason}, {} of {} slots held, the longest for {}",
-            transport.name,
-            transport.slots_held,
-            transport.slots,
-            seconds(transport.longest_held_seconds)
-        ),
-    );
-    let close = &now.close;
-    let reason = match &*close.reason {
-        "" => String::new(),
-        reason => format!(" ({reason})"),
-    };
-    line(
-        "close",
-        format!(
-            "mode {}{reason}, {} published at RELEASE",
-            close.mode, close.release_publishes
-        ),
-    );
-    let read = &now.read;
-    line(
-        "reads",
-        format!(
-            "{} from memory, {} from disk, {} waited for{}; hit ratio {}",
-            Size(read.memory_hit_bytes),
-            Size(read.disk_hit_bytes),
-            Size(read.miss_bytes),
-            speed(|r| r.read.memory_hit_bytes + r.read.disk_hit_bytes + r.read.miss_bytes),
-            ratio(read.hits, read.hits + read.misses)
-        ),
-    );
-    line(
-        "fetched",
-        format!(
-            "{}{}",
-            Size(read.fetched_bytes),
-            speed(|r| r.read.fetched_bytes)
-        ),
-    );
-    let disk = match &now.disk {
-        Some(disk) => format!(
-            "{} of {} on disk",
-            Size(disk.used_bytes),
-            Size(disk.size_max_bytes)
-        ),
-        None => "no disk cache".to_owned(),
-    };
-    line(
-        "cache",
-        format!("{} in memory, {disk}", Size(read.memory_bytes)),
-    );
-    let write = &now.write;
-    line(
-        "dirty",
-        format!(
-            "{} files, {} ({} staged), the oldest for {}",
-            write.dirty_files,
-            Size(write.dirty_bytes),
-            Size(write.staged_bytes),
-            seconds(write.oldest_dirty_seconds)
-        ),
-    );
-    line(
-        "published",
-        format!(
-            "{} files, {}{}; {} failed",
-            write.published,
-            Size(write.uploaded_bytes),
-            speed(|r| r.write.uploaded_bytes),
-            write.failed
-        ),
-    );
-    let names = &now.files;
-    line(
-        "files",
-        format!(
-            "{} open, {} stuck, {} lost, {} keys hidden, {} shadowed",
-            names.file_handles,
-            names.stuck_files,
-            names.lost_files,
-            names.hidden_keys,
-            names.shadowed_files
-        ),
-    );
-
-    let of_op = |report: &Report, name: &str| {
-        report
-            .operations
-            .iter()
-            .find(|op| op.name == name)
-            .map_or(0, |op| op.count)
-    };
+        let _ = writeln!(text, "{name:<12} {line}");
+    }
     let rows = now.operations.iter().map(|op| {
-        let old = before.map(|(old, time)| (of_op(old, &op.name), time));
+        let same = |old: &Report| {
+            let old = old.operations.iter().find(|old| old.name == op.name)?;
+            Some(old.count)
+        };
+        let times = [op.p50_seconds, op.p99_seconds];
         row(
             &op.name,
             op.count,
             op.errors,
-            op.p50_seconds,
-            op.p99_seconds,
-            old,
+            times,
+            rate(op.count, same, before),
         )
     });
     section(&mut text, "operation", rows);
-    let of_store = |report: &Report, name: &str| {
-        report
-            .store
-            .iter()
-            .find(|kind| kind.name == name)
-            .map_or(0, |kind| kind.count)
-    };
-    let rows = now.store.iter().map(|kind: &StoreReport| {
-        let old = before.map(|(old, time)| (of_store(old, &kind.name), time));
+    let rows = now.store.iter().map(|kind| {
+        let same = |old: &Report| {
+            let old = old.store.iter().find(|old| old.name == kind.name)?;
+            Some(old.count)
+        };
+        let times = [kind.p50_seconds, kind.p99_seconds];
         row(
             &kind.name,
             kind.count,
             kind.errors,
-            kind.p50_seconds,
-            kind.p99_seconds,
-            old,
+            times,
+            rate(kind.count, same, before),
         )
     });
     section(&mut text, "store", rows);
@@ -278,6 +165,74 @@ fn table(now: &Report, before: Option<(&Report, Duration)>) -> String {
         let _ = writeln!(text, "of these, {retries} failed and were sent again");
     }
     text
+}
+
+/// `line` with each word in braces said by `say`.
+fn expanded(line: &str, say: impl Fn(&str) -> String) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((plain, after)) = rest.split_once('{') {
+        let (word, after) = after.split_once('}').unwrap_or((after, ""));
+        text.push_str(plain);
+        text.push_str(&say(word));
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
+
+/// What a word in braces of [`LINES`] says.
+fn said(word: &str, now: &Report, before: Option<(&Report, Duration)>) -> String {
+    let because = |what: &str, reason: &str| match reason {
+        "" => what.to_owned(),
+        reason => format!("{what} ({reason})"),
+    };
+    if let Some(counters) = word.strip_prefix("/s ") {
+        let sum = |report: &Report| counters.split(' ').map(|name| count(report, name)).sum();
+        let rate = rate(sum(now), |old| Some(sum(old)), before);
+        return rate.map_or(String::new(), |rate| format!(" ({}/s)", Size(rate as u64)));
+    }
+    match word {
+        "source" => now.source.clone(),
+        "dir" => now.dir.clone(),
+        "uptime" => {
+            let uptime = Duration::from_secs(now.uptime_seconds as u64);
+            humantime::format_duration(uptime).to_string()
+        }
+        "transport" => because(&now.transport.name, &now.transport.reason),
+        "close mode" => because(&now.close.mode, &now.close.reason),
+        "hit ratio" => ratio(now.read.hits, now.read.hits + now.read.misses),
+        "disk" if now.disk.is_some() => {
+            let line = "{disk.used_bytes} of {disk.size_max_bytes} on disk";
+            expanded(line, |word| said(word, now, before))
+        }
+        "disk" => "no disk cache".to_owned(),
+        counter => match now.reading(counter) {
+            Some(Reading::Count(count)) => count.to_string(),
+            Some(Reading::Bytes(bytes)) => Size(bytes).to_string(),
+            Some(Reading::Seconds(time)) => seconds(time),
+            None => format!("{{{counter}}}"),
+        },
+    }
+}
+
+/// The counter of that name, if it is a number of things or bytes.
+fn count(report: &Report, name: &str) -> u64 {
+    match report.reading(name) {
+        Some(Reading::Count(count) | Reading::Bytes(count)) => count,
+        _ => 0,
+    }
+}
+
+/// How fast what is `now` has grown a second, if it was looked at before.
+fn rate(
+    now: u64,
+    old: impl Fn(&Report) -> Option<u64>,
+    before: Option<(&Report, Duration)>,
+) -> Option<f64> {
+    let (report, time) = before?;
+    let old = old(report).unwrap_or(0);
+    Some(now.saturating_sub(old) as f64 / time.as_secs_f64())
 }
 
 fn section(text: &mut String, name: &str, rows: impl Iterator<Item = String>) {
@@ -294,20 +249,8 @@ fn section(text: &mut String, name: &str, rows: impl Iterator<Item = String>) {
     }
 }
 
-fn row(
-    name: &str,
-    count: u64,
-    errors: u64,
-    p50: f64,
-    p99: f64,
-    old: Option<(u64, Duration)>,
-) -> String {
-    let rate = old.map_or("-".to_owned(), |(old, time)| {
-        format!(
-            "{:.1}",
-            count.saturating_sub(old) as f64 / time.as_secs_f64()
-        )
-    });
+fn row(name: &str, count: u64, errors: u64, [p50, p99]: [f64; 2], rate: Option<f64>) -> String {
+    let rate = rate.map_or("-".to_owned(), |rate| format!("{rate:.1}"));
     format!(
         "{name:<24}{count:>12}{errors:>10}{:>10}{:>10}{rate:>12}\n",
         seconds(p50),
@@ -334,7 +277,7 @@ fn seconds(time: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{CloseReport, OperationReport, ReadReport};
+    use crate::metrics::{CloseReport, DiskReport, OperationReport, ReadReport};
 
     #[test]
     fn the_table_shows_counts_ratio_and_rates() {
@@ -373,6 +316,24 @@ mod tests {
         old.operations[0].count = 10;
         let text = table(&now, Some((&old, Duration::from_secs(2))));
         assert!(text.contains("50.0\n"), "{text}");
+    }
+
+    #[test]
+    fn every_word_of_the_lines_is_known() {
+        let report = Report {
+            disk: Some(DiskReport::default()),
+            ..Report::default()
+        };
+        let text = table(&report, Some((&report, Duration::from_secs(1))));
+        assert!(!text.contains(['{', '}']), "{text}");
+        for (_, line) in LINES {
+            for rates in line.split("{/s ").skip(1) {
+                let names = rates.split('}').next().unwrap_or_default().split(' ');
+                for name in names {
+                    assert!(report.reading(name).is_some(), "{name}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,12 +1,20 @@
+use std::time::{Duration, SystemTime};
+
+use ackfs_cache::dirty::WriteStats;
+use ackfs_cache::read::ReadStats;
+
 use super::*;
+use crate::fs::FsStats;
+use crate::fuse::TransportStats;
 use crate::fuse::mount::NoSyncRelease;
+use crate::fuse::mount::TransportInfo;
 use crate::s3::{KindStats, LaneStats};
 
-fn snapshot() -> Snapshot {
+fn snapshot() -> RoomStats {
     let mut transport = TransportStats::default();
     transport.requests[15] = 7;
     transport.errors[15] = 2;
-    Snapshot {
+    RoomStats {
         info: TransportInfo {
             ring: false,
             reason: Some("enable_uring is off".into()),
@@ -104,9 +112,9 @@ fn the_page_has_every_room_and_only_described_names() {
 
 #[test]
 fn names_end_in_their_unit() {
-    let singles = SINGLES.iter().map(|m| (m.name, m.unit, m.help, m.grows));
-    for (name, unit, help, grows) in singles.chain(LABELLED) {
+    for (name, unit, help, kind) in descriptions() {
         let stem = name.strip_suffix("_total").unwrap_or(name);
+        let grows = kind == MetricKind::Total;
         assert_eq!(stem != name, grows, "{name}: _total is for what only grows");
         match unit {
             Unit::Bytes => assert!(stem.ends_with("_bytes"), "{name}"),
