@@ -7,20 +7,22 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::config::Host;
 use crate::config::units::Size;
-use crate::control::{Answer, Ask, Client};
+use crate::control::{Client, ControlReply, ControlRequest};
 use crate::daemon::mountpoint;
 use crate::fuse::mount::mount_table;
 use crate::logging;
 use crate::metrics::{LINES, Reading, Report};
 
-use super::{Failure, Host, StatsArgs};
+use super::args::StatsArgs;
+use super::exit::CliError;
 
 /// Runs the command. With `--watch` it ends when the mount does.
-pub(super) fn run(args: &StatsArgs, host: &Host) -> Result<(), Failure> {
+pub(super) fn run(args: &StatsArgs, host: &Host) -> Result<(), CliError> {
     let mut reports = collect(args.dir.as_deref(), host)?;
     if reports.is_empty() {
-        return Err(Failure::plain(
+        return Err(CliError::plain(
             "no mount of ackfs is served by this user: see ackfs mount",
         ));
     }
@@ -49,15 +51,15 @@ fn between(now: SystemTime) -> String {
 }
 
 /// Prints, and gives whether somebody still reads.
-fn say(text: &str) -> Result<bool, Failure> {
+fn say(text: &str) -> Result<bool, CliError> {
     match logging::try_say(text) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::plain(format!("stdout takes no more: {error}"))),
+        Err(error) => Err(CliError::plain(format!("stdout takes no more: {error}"))),
     }
 }
 
-fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, Failure> {
+fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, CliError> {
     let dirs = host.runtime_dirs();
     let Some(dir) = dir else {
         return Ok(Client::all(&dirs)
@@ -66,11 +68,11 @@ fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, Failure> {
             .collect());
     };
     let shown = dir.display();
-    let failure = |error: io::Error| Failure::plain(format!("{shown}: {error}"));
+    let failure = |error: io::Error| CliError::plain(format!("{shown}: {error}"));
     let dir = mountpoint::resolve(dir).map_err(failure)?;
     match Client::connect(&dirs, &dir).map_err(failure)? {
         Some(client) => Ok(vec![ask(client).map_err(failure)?]),
-        None => Err(Failure::plain(unserved(&dir))),
+        None => Err(CliError::plain(unserved(&dir))),
     }
 }
 
@@ -92,9 +94,9 @@ fn unserved(dir: &Path) -> String {
 }
 
 fn ask(mut client: Client) -> io::Result<Report> {
-    client.ask(Ask::Stats)?;
+    client.ask(ControlRequest::Stats)?;
     match client.answer()? {
-        Some(Answer::Stats(report)) => Ok(*report),
+        Some(ControlReply::Stats(report)) => Ok(*report),
         other => Err(io::Error::other(format!("the daemon answered {other:?}"))),
     }
 }
@@ -104,10 +106,10 @@ fn show(
     reports: &[Report],
     before: Option<(&[Report], Duration)>,
     json: bool,
-) -> Result<bool, Failure> {
+) -> Result<bool, CliError> {
     for report in reports {
         let text = if json {
-            serde_json::to_string(report).map_err(|error| Failure::plain(error.to_string()))?
+            serde_json::to_string(report).map_err(|error| CliError::plain(error.to_string()))?
         } else {
             let before = before.and_then(|(reports, time)| {
                 let same = reports.iter().find(|other| other.dir == report.dir)?;

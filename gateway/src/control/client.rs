@@ -4,7 +4,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::{Answer, Ask, PATIENCE, at_short, beside, path_in, remove};
+use super::address::{PATIENCE, at_short, beside, path_in, remove};
+use super::messages::{ControlReply, ControlRequest};
 
 /// A connection to a daemon, for commands. Blocks.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Client {
     ///
     /// # Errors
     /// The connection broke.
-    pub fn ask(&mut self, ask: Ask) -> io::Result<()> {
+    pub fn ask(&mut self, ask: ControlRequest) -> io::Result<()> {
         let mut line = serde_json::to_vec(&ask)?;
         line.push(b'\n');
         self.send(&line)
@@ -81,7 +82,7 @@ impl Client {
     ///
     /// # Errors
     /// The connection broke, or the answer makes no sense.
-    pub fn answer(&mut self) -> io::Result<Option<Answer>> {
+    pub fn answer(&mut self) -> io::Result<Option<ControlReply>> {
         let mut line = String::new();
         if self.reader.read_line(&mut line)? == 0 {
             return Ok(None);

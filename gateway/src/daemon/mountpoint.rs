@@ -9,7 +9,7 @@ use nix::mount::MntFlags;
 use nix::sys::statfs::{self, FsType, statfs};
 
 use crate::config::CacheConfig;
-use crate::config::host::lies_in;
+use crate::config::path::lies_in;
 use crate::fuse::mount::mount_table::{FS_TYPE, topmost};
 use crate::fuse::mount::{DEAD, umount};
 
