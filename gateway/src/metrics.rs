@@ -69,15 +69,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Where the transport records latencies. Errors it counts itself.
+    /// Where the transport records latencies.
     pub fn transport_telemetry(&self) -> Telemetry {
-        Telemetry {
-            errors: Vec::new(),
-            ..Telemetry::new(
-                |name| self.operations.member(name),
-                |_| metrics::Counter::noop(),
-            )
-        }
+        Telemetry::new(|name| self.operations.member(name))
     }
 
     /// Where the store's client records latencies.

@@ -106,9 +106,9 @@ fn report(host: &Host, dir: &Path) -> Result<Report, String> {
         .map_err(|error| error.to_string())?
         .ok_or("the mount has no control socket")?;
     client
-        .ask(ControlRequest::Stats)
+        .request(ControlRequest::Stats)
         .map_err(|error| error.to_string())?;
-    match client.answer() {
+    match client.reply() {
         Ok(Some(ControlReply::Stats(report))) => Ok(*report),
         other => Err(format!("the mount answered {other:?}")),
     }

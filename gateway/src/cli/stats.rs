@@ -94,8 +94,8 @@ fn unserved(dir: &Path) -> String {
 }
 
 fn ask(mut client: Client) -> io::Result<Report> {
-    client.ask(ControlRequest::Stats)?;
-    match client.answer()? {
+    client.request(ControlRequest::Stats)?;
+    match client.reply()? {
         Some(ControlReply::Stats(report)) => Ok(*report),
         other => Err(io::Error::other(format!("the daemon answered {other:?}"))),
     }

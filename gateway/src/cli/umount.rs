@@ -55,10 +55,10 @@ pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), CliError> {
 fn ask(mut client: Client, force: bool) -> Result<(), CliError> {
     let broken = |error| CliError::plain(format!("the daemon stopped answering: {error}"));
     client
-        .ask(ControlRequest::Unmount { force })
+        .request(ControlRequest::Unmount { force })
         .map_err(broken)?;
     loop {
-        match client.answer().map_err(broken)? {
+        match client.reply().map_err(broken)? {
             Some(ControlReply::Progress(progress)) => logging::tell(&format!("ackfs: {progress}")),
             Some(ControlReply::Unmounted { unsaved }) => {
                 client.wait_for_end();

@@ -184,11 +184,11 @@ mod tests {
                     .is_none()
             );
             let mut client = Client::connect(&dirs, Path::new("/mnt")).unwrap().unwrap();
-            client.ask(ControlRequest::Status).unwrap();
+            client.request(ControlRequest::Status).unwrap();
             assert!(
-                matches!(client.answer().unwrap(), Some(ControlReply::Status(s)) if s.dir == "/mnt")
+                matches!(client.reply().unwrap(), Some(ControlReply::Status(s)) if s.dir == "/mnt")
             );
-            assert!(client.answer().unwrap().is_none());
+            assert!(client.reply().unwrap().is_none());
             Client::all(&dirs).len()
         });
         assert_eq!(found.await.unwrap(), 1);
@@ -213,9 +213,9 @@ mod tests {
             let dirs = dirs.clone();
             move || {
                 let mut client = Client::connect(&dirs, Path::new("/mnt")).unwrap().unwrap();
-                client.ask(ControlRequest::Status).unwrap();
+                client.request(ControlRequest::Status).unwrap();
                 assert!(matches!(
-                    client.answer().unwrap(),
+                    client.reply().unwrap(),
                     Some(ControlReply::Status(_))
                 ));
                 Client::all(&dirs).len()
@@ -275,14 +275,11 @@ mod tests {
                 let mut client = Client::connect(&dirs, Path::new("/mnt")).unwrap().unwrap();
                 // The daemon may hang up before it has read all of a long one.
                 let _ = client.send(garbage);
-                assert!(!matches!(
-                    client.answer(),
-                    Ok(Some(ControlReply::Status(_)))
-                ));
+                assert!(!matches!(client.reply(), Ok(Some(ControlReply::Status(_)))));
             }
             let mut client = Client::connect(&dirs, Path::new("/mnt")).unwrap().unwrap();
-            client.ask(ControlRequest::Status).unwrap();
-            client.answer().unwrap()
+            client.request(ControlRequest::Status).unwrap();
+            client.reply().unwrap()
         });
         assert!(matches!(
             asked.await.unwrap(),

@@ -27,7 +27,7 @@ use crate::control::{
 use crate::metrics::Report;
 
 use super::description::MountDescription;
-use super::serve::{Served, Serving};
+use super::serve::{ServedMount, Serving};
 use super::signals::Signals;
 
 /// How often a drain says how far it is.
@@ -105,7 +105,7 @@ pub struct Daemon {
 
 impl Daemon {
     pub(super) fn new(
-        served: Served,
+        served: ServedMount,
         signals: Signals,
         drain_timeout: Duration,
         runtime: Runtime,

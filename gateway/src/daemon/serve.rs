@@ -32,7 +32,7 @@ pub(super) struct Listeners {
 
 /// What came of [`serve`].
 #[derive(Debug)]
-pub(super) struct Served {
+pub(super) struct ServedMount {
     pub(super) serving: Serving,
     pub(super) description: MountDescription,
     pub(super) requests: mpsc::Receiver<PendingRequest>,
@@ -46,7 +46,7 @@ pub(super) fn serve(
     mounted: Mounted,
     dir: PathBuf,
     listeners: Listeners,
-) -> Result<Served, StartError> {
+) -> Result<ServedMount, StartError> {
     let rooms = &assembled.rooms;
     let fs = &rooms.fs;
     fs.attach(mounted.kernel());
@@ -69,7 +69,7 @@ pub(super) fn serve(
     let (ask, requests) = mpsc::channel(8);
     let control = listeners.control;
     let control = control.map(|socket| tokio::spawn(socket.serve(ask)));
-    Ok(Served {
+    Ok(ServedMount {
         serving,
         description,
         requests,

@@ -17,7 +17,7 @@ use super::attach::{Attachment, attach};
 use super::error::StartError;
 use super::life::Daemon;
 use super::mountpoint::{self, DirError};
-use super::serve::{Listeners, Served, serve};
+use super::serve::{Listeners, ServedMount, serve};
 use super::signals::Signals;
 use crate::config::Config;
 use crate::control::ControlSocket;
@@ -83,7 +83,7 @@ fn begin(
     config: &Config,
     attachment: Attachment,
     runtime: &Runtime,
-) -> Result<(Served, Signals), StartError> {
+) -> Result<(ServedMount, Signals), StartError> {
     let mut signals = Signals::new()?;
     let (dir, control) = match &attachment {
         Attachment::Directory(dir) => (dir.clone(), bind_control(config, dir)?),

@@ -242,11 +242,10 @@ impl Responder {
         if errno != 0 {
             channel.counts().error(self.opcode);
         }
-        let latency = self.started.map(|started| started.elapsed());
-        channel
-            .context()
-            .telemetry
-            .record(self.opcode, latency, errno);
+        if let Some(started) = self.started {
+            let telemetry = &channel.context().telemetry;
+            telemetry.record(self.opcode, started.elapsed());
+        }
     }
 
     fn channel(&self) -> &Channel {

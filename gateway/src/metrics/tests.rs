@@ -68,7 +68,8 @@ fn snapshot() -> RoomStats {
 #[test]
 fn the_page_has_every_room_and_only_described_names() {
     let metrics = Metrics::default();
-    metrics.transport_telemetry().latency[15].record(0.002);
+    let latency = Duration::from_millis(2);
+    metrics.transport_telemetry().record(15, latency);
     metrics.store_telemetry().latency[Kind::Put as usize].record(0.02);
     let page = metrics.render(&snapshot());
     for line in [
@@ -131,7 +132,8 @@ fn names_end_in_their_unit() {
 #[test]
 fn the_report_has_counts_and_latencies() {
     let metrics = Metrics::default();
-    metrics.transport_telemetry().latency[15].record(0.002);
+    let latency = Duration::from_millis(2);
+    metrics.transport_telemetry().record(15, latency);
     let report = metrics.report(&snapshot(), "/mnt", "s3://data");
     assert_eq!(report.operations.len(), 1);
     assert_eq!(report.operations[0].count, 7);

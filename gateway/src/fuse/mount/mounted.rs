@@ -1,6 +1,5 @@
 //! A mounted directory, from the answer to INIT to the end of its connection.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use super::connect::{self, Connected, TransportInfo};
 use super::dead;
 use super::error::{MountError, UnmountError};
 use super::init::Init;
-use super::kernel::{BackingId, Kernel};
+use super::kernel::Kernel;
 use super::options::MountOptions;
 use super::sizing::Sizing;
 use super::umount::umount;
@@ -238,14 +237,6 @@ impl Mounted {
             forget(session);
         }
         Ok(true)
-    }
-
-    /// A file that can back opens of an inode, see [`Kernel::open_backing`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn open_backing(&self, file: &File) -> io::Result<BackingId> {
-        self.kernel.open_backing(file)
     }
 }
 
