@@ -1,17 +1,21 @@
-//! The command line: one file for each command. Each gives a [`Failure`] or nothing; only [`run`]
+//! The command line: one file for each command. Each gives a [`CliError`] or nothing; only [`run`]
 //! turns that into words and a status. What a command prints goes to stdout, everything else to
 //! stderr.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches};
 
-pub use self::exit::{Exit, Failure};
-use crate::config::{Flags, Host, Source, layers};
+use crate::config::units::Span;
+use crate::config::{Host, layers};
 use crate::logging;
 
+use self::args::{Cli, Command, StatsArgs};
+pub use self::exit::{CliError, Exit};
+
+mod args;
+mod background;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
@@ -19,105 +23,6 @@ pub mod exit;
 mod mount;
 mod stats;
 mod umount;
-
-/// Mounts an S3 bucket as a filesystem whose close() means: in the bucket.
-#[derive(Debug, Parser)]
-#[command(name = "ackfs", version, after_help = exit::HELP, disable_help_subcommand = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Mount a bucket, or a prefix of it, and serve it until it is unmounted.
-    ///
-    /// One line on stdout tells when the mount is ready. Each flag below can be set by an
-    /// environment variable too (--cache-size: ACKFS_CACHE_SIZE) and in the file of --config
-    /// (cache-size = "1GiB"); flags win over the environment, the environment over the file. Sizes
-    /// are written as 64MiB or 1GiB, times as 500ms, 1s or 5m. Credentials come from AWS's own
-    /// chain: environment, profile, web identity, container, instance.
-    #[command(after_help = exit::HELP, allow_negative_numbers = true)]
-    Mount(MountArgs),
-    /// Save everything that is dirty and unmount DIR; also detaches dead mounts.
-    ///
-    /// A mount that somebody uses stays, as with umount(8), and so does one that cannot be saved
-    /// within its --drain-timeout.
-    #[command(after_help = exit::UMOUNT_HELP)]
-    Umount(UmountArgs),
-    /// Show what a mount does: operations, hits, dirty files, requests to the store.
-    Stats(StatsArgs),
-    /// Check the machine and, given a bucket, the store: what is ok, what is not, how to mend it.
-    ///
-    /// Ends with status 1 if a check fails. Takes the flags of mount.
-    #[command(allow_negative_numbers = true)]
-    Doctor(DoctorArgs),
-    /// Show the promise at work: a store in this process, a mount, a second client.
-    ///
-    /// With a terminal it stays mounted until Ctrl-C; without one it ends after the tour.
-    #[cfg(feature = "demo")]
-    Demo(DemoArgs),
-}
-
-#[derive(Debug, Args)]
-struct MountArgs {
-    /// The bucket, and where in it
-    #[arg(value_name = "s3://BUCKET[/PREFIX]")]
-    source: Source,
-    /// The directory to mount on
-    dir: PathBuf,
-    #[command(flatten)]
-    flags: Flags,
-    /// We are the child of `--background`.
-    #[arg(long, hide = true)]
-    in_background: bool,
-    /// We are the child of `ackfs demo`: end when stdin does.
-    #[arg(long, hide = true)]
-    with_parent: bool,
-}
-
-#[derive(Debug, Args)]
-struct UmountArgs {
-    /// The mounted directory
-    dir: PathBuf,
-    /// Do not wait for anything: what is open is cut off, what is not saved is listed and lost
-    #[arg(long)]
-    force: bool,
-}
-
-#[derive(Debug, Args)]
-struct StatsArgs {
-    /// The mounted directory; without it, all mounts of this user
-    dir: Option<PathBuf>,
-    /// Show it again, with rates, every so often [default: 2s]
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
-          default_missing_value = "2s")]
-    watch: Option<crate::config::units::Span>,
-    /// Print JSON, one object a line
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct DoctorArgs {
-    /// The bucket to check, and where in it
-    #[arg(value_name = "s3://BUCKET[/PREFIX]", requires = "dir")]
-    source: Option<Source>,
-    /// The directory that it is to be mounted on
-    dir: Option<PathBuf>,
-    #[command(flatten)]
-    flags: Flags,
-}
-
-#[cfg(feature = "demo")]
-#[derive(Debug, Args)]
-struct DemoArgs {
-    /// The directory to mount on [default: a fresh one, removed at the end]
-    dir: Option<PathBuf>,
-    /// The door to the kernel [default: auto]
-    #[arg(long, value_enum)]
-    transport: Option<crate::config::Transport>,
-}
 
 /// The command line as clap has it, for tests of the help.
 pub fn command() -> clap::Command {
@@ -225,7 +130,7 @@ fn detached_time(stats: &StatsArgs, args: &[OsString]) -> Option<String> {
     let behind_watch = args
         .windows(2)
         .any(|pair| pair[0] == "--watch" && pair[1] == word);
-    let is_time = word.parse::<crate::config::units::Span>().is_ok();
+    let is_time = word.parse::<Span>().is_ok();
     (behind_watch && is_time && !dir.exists())
         .then(|| attached("watch", word, &format!("--watch={word}")))
 }

@@ -3,15 +3,30 @@
 //! to one [`Handler`]; the handler answers when it likes, from whatever thread it likes, exactly
 //! once.
 //!
-//! `device` reads `/dev/fuse`: FORGET, INTERRUPT and notifications always, every opcode while the
-//! ring is off or not yet on. `ring` serves the kernel's io_uring queues. A handler cannot tell
-//! them apart but for speed. [`mount`] makes the connection and says which doors it has.
+//! `/dev/fuse` carries FORGET, INTERRUPT and notifications always, every opcode while the ring is off or
+//! not yet on. The ring is the kernel's io_uring queues. A handler cannot tell them apart but for speed.
+//!
+//! Each file knows only those above it here:
+//!
+//! ```text
+//! abi                    the protocol's bytes
+//! request  interrupt  telemetry  stats      what is asked; who gave up; what is counted
+//! context                what a request needs of its connection until it is answered
+//! device  ring           the two ways back to the kernel, and the memory that they use
+//! reply                  the answer, by either way
+//! handler  connection    who serves; the connection's life
+//! doors                  the threads that take requests in
+//! mount                  makes the connection and says which doors it has
+//! ```
 
 pub mod abi;
 mod connection;
+mod context;
 mod device;
+mod doors;
 #[cfg(test)]
 pub(crate) mod fake;
+mod handler;
 mod interrupt;
 pub mod mount;
 pub mod reply;
@@ -20,21 +35,9 @@ mod ring;
 mod stats;
 mod telemetry;
 
-pub use reply::{Interrupt, Responder};
-pub use request::{Caller, Name, Op, Request, SetAttr};
-pub use stats::TransportStats;
-pub use telemetry::Telemetry;
-
-/// What serves requests.
-pub trait Handler: Send + Sync + 'static {
-    /// Answers `request` through `responder`, now or later. Runs on a ring thread or on the device
-    /// thread and never waits: what has to wait takes both along into a task. A panic in it is EIO
-    /// for this request.
-    fn handle(&self, request: Request, responder: Responder);
-
-    /// The kernel drops `count` of its references to `ino`. Never waits.
-    fn forget(&self, ino: u64, count: u64);
-
-    /// The connection has ended; no request comes after this. Called once.
-    fn destroy(&self) {}
-}
+pub use self::handler::Handler;
+pub use self::interrupt::Interrupt;
+pub use self::reply::Responder;
+pub use self::request::{Caller, Name, Op, Request, SetAttr};
+pub use self::stats::TransportStats;
+pub use self::telemetry::Telemetry;

@@ -29,25 +29,25 @@ static SYSLOG: OnceLock<Syslog> = OnceLock::new();
 
 /// Gives each line its way out.
 #[derive(Debug, Clone, Copy)]
-struct Lines;
+struct LogLines;
 
-impl MakeWriter<'_> for Lines {
-    type Writer = Line;
+impl MakeWriter<'_> for LogLines {
+    type Writer = LogLine;
 
-    fn make_writer(&self) -> Line {
-        Line(Level::INFO)
+    fn make_writer(&self) -> LogLine {
+        LogLine(Level::INFO)
     }
 
-    fn make_writer_for(&self, meta: &Metadata<'_>) -> Line {
-        Line(*meta.level())
+    fn make_writer_for(&self, meta: &Metadata<'_>) -> LogLine {
+        LogLine(*meta.level())
     }
 }
 
 /// One line of this level: to stderr, unlocked between lines, or to syslog; errors are dropped.
 #[derive(Debug, Clone, Copy)]
-struct Line(Level);
+struct LogLine(Level);
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match SYSLOG.get() {
             Some(syslog) => syslog.send(self.0, line),
@@ -91,7 +91,7 @@ fn start_with(config: &LogConfig, colours: bool) {
     let filter = EnvFilter::new(&config.level);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Lines)
+        .with_writer(LogLines)
         .with_ansi(colours)
         .log_internal_errors(false);
     let _ = match config.format {
@@ -130,5 +130,5 @@ pub fn try_say(line: &str) -> io::Result<()> {
 /// Writes `line` to stderr, past the log's filter and format: what the user must see.
 pub fn tell(line: &str) {
     // One write: each is a message of its own to syslog.
-    let _ = Line(Level::ERROR).write(format!("{line}\n").as_bytes());
+    let _ = LogLine(Level::ERROR).write(format!("{line}\n").as_bytes());
 }

@@ -10,6 +10,7 @@ mod handler;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use ackfs::fuse::TransportStats;
 use ackfs::fuse::abi::opcode;
 use ackfs::fuse::mount::{MountError, MountOptions, Mounted, Transport, Unmounted};
+use nix::mount::MsFlags;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -54,6 +56,7 @@ both_doors! {
     force_frees_callers_that_wait
     an_invalidated_name_is_looked_up_again_and_forgotten
     a_backing_file_is_read_without_us
+    a_descriptor_that_is_mounted_already_is_served_and_left_to_its_owner
 }
 
 /// A mount of the null handler on a directory of its own.
@@ -575,6 +578,50 @@ fn a_mount_that_others_took_away_is_not_unmounted_again() {
     let statfs = nix::sys::statfs::statfs(dir).expect("statfs");
     assert_eq!(statfs.filesystem_type(), nix::sys::statfs::TMPFS_MAGIC);
     nix::mount::umount(dir).expect("it is still there");
+}
+
+/// As `mount.fuse3 -o drop_privileges` and CSI drivers do it: the kernel is told of the mount by one program,
+/// and the descriptor is handed to another.
+fn a_descriptor_that_is_mounted_already_is_served_and_left_to_its_owner(transport: Transport) {
+    require_privileges();
+    let dir = tempfile::tempdir().expect("a directory");
+    let device = File::options().read(true).write(true).open("/dev/fuse");
+    let device = OwnedFd::from(device.expect("/dev/fuse opens"));
+    let fd = device.as_raw_fd();
+    let options = format!("fd={fd},rootmode=40000,user_id=0,group_id=0");
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    let theirs = nix::mount::mount(
+        Some("theirs"),
+        dir.path(),
+        Some("fuse"),
+        flags,
+        Some(&*options),
+    );
+    theirs.expect("root may mount");
+    let options = MountOptions {
+        transport,
+        ..MountOptions::default()
+    };
+    let mounted = Mounted::adopt(device, Path::new("/dev/fd/3"), &options).expect("INIT comes");
+    mounted
+        .serve(Arc::new(Null::default()))
+        .expect("threads start");
+    assert_eq!(mounted.dir(), None);
+    assert_eq!(mounted.info().ring, transport == Transport::Uring);
+    let mut found = [0; 4096];
+    let file = File::open(dir.path().join("file1")).expect("it is served");
+    file.read_exact_at(&mut found, 0).expect("bytes");
+    assert_eq!(found, [byte_of(1); 4096]);
+    drop(file);
+
+    assert_eq!(
+        mounted.unmount(true).expect("nothing to do"),
+        Unmounted::NotOurs
+    );
+    assert!(mounted.unmount_idle().expect("nothing to do"));
+    assert!(mounted.connected(), "it is not ours to take away");
+    nix::mount::umount(dir.path()).expect("nobody uses it");
+    bounded(move || mounted.wait());
 }
 
 #[test]

@@ -9,36 +9,34 @@
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
-use crate::config::Transport;
-use crate::control::{Answer, Ask, Client};
-use crate::daemon::mounts;
+use crate::config::Host;
+use crate::control::{Client, ControlReply, ControlRequest};
+use crate::daemon::mountpoint;
 use crate::demo::{DemoConfig, Server};
+use crate::fuse::mount::Transport;
 use crate::logging::{say, tell};
 use crate::metrics::Report;
 
-use self::child::{Child, Places};
+use self::child::{BUCKET, Child, Places};
+use self::interrupted::watch_signals;
 use self::tour::{Tour, Toured};
-use super::{DemoArgs, Exit, Failure, Host, doctor};
+use super::args::DemoArgs;
+use super::doctor;
+use super::exit::{CliError, Exit};
 
 mod child;
+mod interrupted;
 mod tour;
 
-/// The demo's bucket.
-const BUCKET: &str = "ackfs-demo";
-
 /// Runs the command. With a terminal it ends with Ctrl-C.
-pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), Failure> {
+pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), CliError> {
     let missing = doctor::missing_for_a_mount(host);
     if !missing.is_empty() {
         let message = format!("the demo cannot mount here:\n  {}", missing.join("\n  "));
-        return Err(Failure::new(Exit::CannotMount, message));
+        return Err(CliError::new(Exit::CannotMount, message));
     }
-    let failed = |what: &str, error: io::Error| Failure::plain(format!("{what}: {error}"));
+    let failed = |what: &str, error: io::Error| CliError::plain(format!("{what}: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -57,7 +55,7 @@ pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), Failure> {
         .map_err(|error| failed("the demo store makes no bucket", error))?;
 
     let places = Places::make(args.dir.as_deref())?;
-    if mounts::check(&places.dir).is_ok_and(|holds_names| holds_names) {
+    if mountpoint::check(&places.dir).is_ok_and(|holds_names| holds_names) {
         let dir = places.dir.display();
         tell(&format!(
             "ackfs: {dir} is not empty; the mount hides what is in it until the demo ends"
@@ -84,8 +82,8 @@ pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), Failure> {
     // The store outlives the mount, whose last uploads go there.
     runtime.block_on(server.stop());
     match toured {
-        Toured::Failed => Err(Failure::plain("a step of the tour did not hold")),
-        Toured::Interrupted(signal) => Err(Failure::new(signal, "interrupted")),
+        Toured::Failed => Err(CliError::plain("a step of the tour did not hold")),
+        Toured::Interrupted(signal) => Err(CliError::new(signal, "interrupted")),
         Toured::Held => ended,
     }
 }
@@ -107,58 +105,11 @@ fn report(host: &Host, dir: &Path) -> Result<Report, String> {
     let mut client = Client::connect(&host.runtime_dirs(), dir)
         .map_err(|error| error.to_string())?
         .ok_or("the mount has no control socket")?;
-    client.ask(Ask::Stats).map_err(|error| error.to_string())?;
-    match client.answer() {
-        Ok(Some(Answer::Stats(report))) => Ok(*report),
+    client
+        .request(ControlRequest::Stats)
+        .map_err(|error| error.to_string())?;
+    match client.reply() {
+        Ok(Some(ControlReply::Stats(report))) => Ok(*report),
         other => Err(format!("the mount answered {other:?}")),
-    }
-}
-
-/// Whether somebody wants the demo to end, and by which signal.
-#[derive(Debug, Clone, Default)]
-struct Interrupted(Arc<OnceLock<Exit>>);
-
-impl Interrupted {
-    /// The status of the signal that came.
-    fn by(&self) -> Option<Exit> {
-        self.0.get().copied()
-    }
-
-    fn set(&self, signal: Exit) {
-        // Only the first one counts.
-        let _ = self.0.set(signal);
-    }
-
-    fn wait(&self) {
-        self.0.wait();
-    }
-}
-
-/// From here on Ctrl-C is a wish to end, and a second one the end.
-async fn watch_signals() -> io::Result<Interrupted> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let interrupted = Interrupted::default();
-    let told = interrupted.clone();
-    let mut next = async move || {
-        tokio::select! {
-            _ = terminate.recv() => Exit::Terminated,
-            _ = interrupt.recv() => Exit::Interrupted,
-        }
-    };
-    tokio::spawn(async move {
-        told.set(next().await);
-        // The mount sees that we are gone and ends by itself.
-        std::process::exit(next().await as i32);
-    });
-    Ok(interrupted)
-}
-
-/// How long something took, for people.
-fn took(time: Duration) -> String {
-    match time.as_secs_f64() {
-        seconds if seconds < 0.001 => format!("{:.0} us", seconds * 1e6),
-        seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
-        seconds => format!("{seconds:.2} s"),
     }
 }

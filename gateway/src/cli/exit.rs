@@ -74,14 +74,14 @@ Exit status:
 
 /// A command that did not work: its status and what to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct CliError {
     /// The process's status.
     pub exit: Exit,
     /// Lower case, cause and fix, no full stop; empty if all was said.
     pub message: String,
 }
 
-impl Failure {
+impl CliError {
     /// A failure with its line.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
@@ -96,15 +96,15 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for CliError {}
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         let exit = match error {
             ConfigError::Usage(_) => Exit::Usage,

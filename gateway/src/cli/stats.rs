@@ -7,19 +7,22 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::config::Host;
 use crate::config::units::Size;
-use crate::control::{Answer, Ask, Client};
-use crate::daemon::mounts;
+use crate::control::{Client, ControlReply, ControlRequest};
+use crate::daemon::mountpoint;
+use crate::fuse::mount::mount_table;
 use crate::logging;
-use crate::metrics::{Report, StoreReport};
+use crate::metrics::{LINES, Reading, Report};
 
-use super::{Failure, Host, StatsArgs};
+use super::args::StatsArgs;
+use super::exit::CliError;
 
 /// Runs the command. With `--watch` it ends when the mount does.
-pub(super) fn run(args: &StatsArgs, host: &Host) -> Result<(), Failure> {
+pub(super) fn run(args: &StatsArgs, host: &Host) -> Result<(), CliError> {
     let mut reports = collect(args.dir.as_deref(), host)?;
     if reports.is_empty() {
-        return Err(Failure::plain(
+        return Err(CliError::plain(
             "no mount of ackfs is served by this user: see ackfs mount",
         ));
     }
@@ -48,15 +51,15 @@ fn between(now: SystemTime) -> String {
 }
 
 /// Prints, and gives whether somebody still reads.
-fn say(text: &str) -> Result<bool, Failure> {
+fn say(text: &str) -> Result<bool, CliError> {
     match logging::try_say(text) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::plain(format!("stdout takes no more: {error}"))),
+        Err(error) => Err(CliError::plain(format!("stdout takes no more: {error}"))),
     }
 }
 
-fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, Failure> {
+fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, CliError> {
     let dirs = host.runtime_dirs();
     let Some(dir) = dir else {
         return Ok(Client::all(&dirs)
@@ -65,20 +68,20 @@ fn collect(dir: Option<&Path>, host: &Host) -> Result<Vec<Report>, Failure> {
             .collect());
     };
     let shown = dir.display();
-    let failure = |error: io::Error| Failure::plain(format!("{shown}: {error}"));
-    let dir = mounts::resolve(dir).map_err(failure)?;
+    let failure = |error: io::Error| CliError::plain(format!("{shown}: {error}"));
+    let dir = mountpoint::resolve(dir).map_err(failure)?;
     match Client::connect(&dirs, &dir).map_err(failure)? {
         Some(client) => Ok(vec![ask(client).map_err(failure)?]),
-        None => Err(Failure::plain(unserved(&dir))),
+        None => Err(CliError::plain(unserved(&dir))),
     }
 }
 
 /// Why nobody answers for `dir`, which is resolved.
 fn unserved(dir: &Path) -> String {
     let shown = dir.display();
-    let ours = |mount: mounts::Mount| mount.fs_type == mounts::FS_TYPE;
-    match mounts::on(dir).ok().flatten().is_some_and(ours) {
-        true if mounts::is_dead(dir) => format!(
+    let ours = |mount: mount_table::MountEntry| mount.fs_type == mount_table::FS_TYPE;
+    match mount_table::topmost(dir).ok().flatten().is_some_and(ours) {
+        true if mountpoint::is_dead(dir) => format!(
             "{shown} is a dead mount, its ackfs was killed: take it away with ackfs umount {shown}, \
              or mount there again"
         ),
@@ -91,9 +94,9 @@ fn unserved(dir: &Path) -> String {
 }
 
 fn ask(mut client: Client) -> io::Result<Report> {
-    client.ask(Ask::Stats)?;
-    match client.answer()? {
-        Some(Answer::Stats(report)) => Ok(*report),
+    client.request(ControlRequest::Stats)?;
+    match client.reply()? {
+        Some(ControlReply::Stats(report)) => Ok(*report),
         other => Err(io::Error::other(format!("the daemon answered {other:?}"))),
     }
 }
@@ -103,10 +106,10 @@ fn show(
     reports: &[Report],
     before: Option<(&[Report], Duration)>,
     json: bool,
-) -> Result<bool, Failure> {
+) -> Result<bool, CliError> {
     for report in reports {
         let text = if json {
-            serde_json::to_string(report).map_err(|error| Failure::plain(error.to_string()))?
+            serde_json::to_string(report).map_err(|error| CliError::plain(error.to_string()))?
         } else {
             let before = before.and_then(|(reports, time)| {
                 let same = reports.iter().find(|other| other.dir == report.dir)?;
@@ -124,151 +127,38 @@ fn show(
 /// The report for people; with the report before it and the time between, rates too.
 fn table(now: &Report, before: Option<(&Report, Duration)>) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: String| {
+    for (name, line) in LINES {
+        let line = expanded(line, |word| said(word, now, before));
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{name:<12} {value}");
-    };
-    let rate = |value: fn(&Report) -> u64| {
-        let (old, time) = before?;
-        Some(value(now).saturating_sub(value(old)) as f64 / time.as_secs_f64())
-    };
-    let speed = |value: fn(&Report) -> u64| {
-        rate(value).map_or(String::new(), |rate| format!(" ({}/s)", Size(rate as u64)))
-    };
-
-    let uptime = humantime::format_duration(Duration::from_secs(now.uptime_seconds as u64));
-    line(
-        "mount",
-        format!("{} on {}, up {uptime}", now.source, now.dir),
-    );
-    let transport = &now.transport;
-    let reason = match &*transport.reason {
-        "" => String::new(),
-        reason => format!(" ({reason})"),
-    };
-    line(
-        "transport",
-        format!(
-            "{}{reason}, {} of {} slots held, the longest for {}",
-            transport.name,
-            transport.slots_held,
-            transport.slots,
-            seconds(transport.longest_held_seconds)
-        ),
-    );
-    let close = &now.close;
-    let reason = match &*close.reason {
-        "" => String::new(),
-        reason => format!(" ({reason})"),
-    };
-    line(
-        "close",
-        format!(
-            "mode {}{reason}, {} published at RELEASE",
-            close.mode, close.release_publishes
-        ),
-    );
-    let read = &now.read;
-    line(
-        "reads",
-        format!(
-            "{} from memory, {} from disk, {} waited for{}; hit ratio {}",
-            Size(read.memory_hit_bytes),
-            Size(read.disk_hit_bytes),
-            Size(read.miss_bytes),
-            speed(|r| r.read.memory_hit_bytes + r.read.disk_hit_bytes + r.read.miss_bytes),
-            ratio(read.hits, read.hits + read.misses)
-        ),
-    );
-    line(
-        "fetched",
-        format!(
-            "{}{}",
-            Size(read.fetched_bytes),
-            speed(|r| r.read.fetched_bytes)
-        ),
-    );
-    let disk = match &now.disk {
-        Some(disk) => format!(
-            "{} of {} on disk",
-            Size(disk.used_bytes),
-            Size(disk.size_max_bytes)
-        ),
-        None => "no disk cache".to_owned(),
-    };
-    line(
-        "cache",
-        format!("{} in memory, {disk}", Size(read.memory_bytes)),
-    );
-    let write = &now.write;
-    line(
-        "dirty",
-        format!(
-            "{} files, {} ({} staged), the oldest for {}",
-            write.dirty_files,
-            Size(write.dirty_bytes),
-            Size(write.staged_bytes),
-            seconds(write.oldest_dirty_seconds)
-        ),
-    );
-    line(
-        "published",
-        format!(
-            "{} files, {}{}; {} failed",
-            write.published,
-            Size(write.uploaded_bytes),
-            speed(|r| r.write.uploaded_bytes),
-            write.failed
-        ),
-    );
-    let names = &now.files;
-    line(
-        "files",
-        format!(
-            "{} open, {} stuck, {} lost, {} keys hidden, {} shadowed",
-            names.file_handles,
-            names.stuck_files,
-            names.lost_files,
-            names.hidden_keys,
-            names.shadowed_files
-        ),
-    );
-
-    let of_op = |report: &Report, name: &str| {
-        report
-            .operations
-            .iter()
-            .find(|op| op.name == name)
-            .map_or(0, |op| op.count)
-    };
+        let _ = writeln!(text, "{name:<12} {line}");
+    }
     let rows = now.operations.iter().map(|op| {
-        let old = before.map(|(old, time)| (of_op(old, &op.name), time));
+        let same = |old: &Report| {
+            let old = old.operations.iter().find(|old| old.name == op.name)?;
+            Some(old.count)
+        };
+        let times = [op.p50_seconds, op.p99_seconds];
         row(
             &op.name,
             op.count,
             op.errors,
-            op.p50_seconds,
-            op.p99_seconds,
-            old,
+            times,
+            rate(op.count, same, before),
         )
     });
     section(&mut text, "operation", rows);
-    let of_store = |report: &Report, name: &str| {
-        report
-            .store
-            .iter()
-            .find(|kind| kind.name == name)
-            .map_or(0, |kind| kind.count)
-    };
-    let rows = now.store.iter().map(|kind: &StoreReport| {
-        let old = before.map(|(old, time)| (of_store(old, &kind.name), time));
+    let rows = now.store.iter().map(|kind| {
+        let same = |old: &Report| {
+            let old = old.store.iter().find(|old| old.name == kind.name)?;
+            Some(old.count)
+        };
+        let times = [kind.p50_seconds, kind.p99_seconds];
         row(
             &kind.name,
             kind.count,
             kind.errors,
-            kind.p50_seconds,
-            kind.p99_seconds,
-            old,
+            times,
+            rate(kind.count, same, before),
         )
     });
     section(&mut text, "store", rows);
@@ -277,6 +167,74 @@ fn table(now: &Report, before: Option<(&Report, Duration)>) -> String {
         let _ = writeln!(text, "of these, {retries} failed and were sent again");
     }
     text
+}
+
+/// `line` with each word in braces said by `say`.
+fn expanded(line: &str, say: impl Fn(&str) -> String) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((plain, after)) = rest.split_once('{') {
+        let (word, after) = after.split_once('}').unwrap_or((after, ""));
+        text.push_str(plain);
+        text.push_str(&say(word));
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
+
+/// What a word in braces of [`LINES`] says.
+fn said(word: &str, now: &Report, before: Option<(&Report, Duration)>) -> String {
+    let because = |what: &str, reason: &str| match reason {
+        "" => what.to_owned(),
+        reason => format!("{what} ({reason})"),
+    };
+    if let Some(counters) = word.strip_prefix("/s ") {
+        let sum = |report: &Report| counters.split(' ').map(|name| count(report, name)).sum();
+        let rate = rate(sum(now), |old| Some(sum(old)), before);
+        return rate.map_or(String::new(), |rate| format!(" ({}/s)", Size(rate as u64)));
+    }
+    match word {
+        "source" => now.source.clone(),
+        "dir" => now.dir.clone(),
+        "uptime" => {
+            let uptime = Duration::from_secs(now.uptime_seconds as u64);
+            humantime::format_duration(uptime).to_string()
+        }
+        "transport" => because(&now.transport.name, &now.transport.reason),
+        "close mode" => because(&now.close.mode, &now.close.reason),
+        "hit ratio" => ratio(now.read.hits, now.read.hits + now.read.misses),
+        "disk" if now.disk.is_some() => {
+            let line = "{disk.used_bytes} of {disk.size_max_bytes} on disk";
+            expanded(line, |word| said(word, now, before))
+        }
+        "disk" => "no disk cache".to_owned(),
+        counter => match now.reading(counter) {
+            Some(Reading::Count(count)) => count.to_string(),
+            Some(Reading::Bytes(bytes)) => Size(bytes).to_string(),
+            Some(Reading::Seconds(time)) => seconds(time),
+            None => format!("{{{counter}}}"),
+        },
+    }
+}
+
+/// The counter of that name, if it is a number of things or bytes.
+fn count(report: &Report, name: &str) -> u64 {
+    match report.reading(name) {
+        Some(Reading::Count(count) | Reading::Bytes(count)) => count,
+        _ => 0,
+    }
+}
+
+/// How fast what is `now` has grown a second, if it was looked at before.
+fn rate(
+    now: u64,
+    old: impl Fn(&Report) -> Option<u64>,
+    before: Option<(&Report, Duration)>,
+) -> Option<f64> {
+    let (report, time) = before?;
+    let old = old(report).unwrap_or(0);
+    Some(now.saturating_sub(old) as f64 / time.as_secs_f64())
 }
 
 fn section(text: &mut String, name: &str, rows: impl Iterator<Item = String>) {
@@ -293,20 +251,8 @@ fn section(text: &mut String, name: &str, rows: impl Iterator<Item = String>) {
     }
 }
 
-fn row(
-    name: &str,
-    count: u64,
-    errors: u64,
-    p50: f64,
-    p99: f64,
-    old: Option<(u64, Duration)>,
-) -> String {
-    let rate = old.map_or("-".to_owned(), |(old, time)| {
-        format!(
-            "{:.1}",
-            count.saturating_sub(old) as f64 / time.as_secs_f64()
-        )
-    });
+fn row(name: &str, count: u64, errors: u64, [p50, p99]: [f64; 2], rate: Option<f64>) -> String {
+    let rate = rate.map_or("-".to_owned(), |rate| format!("{rate:.1}"));
     format!(
         "{name:<24}{count:>12}{errors:>10}{:>10}{:>10}{rate:>12}\n",
         seconds(p50),
@@ -333,7 +279,7 @@ fn seconds(time: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{CloseReport, OperationReport, ReadReport};
+    use crate::metrics::{CloseReport, DiskReport, OperationReport, ReadReport};
 
     #[test]
     fn the_table_shows_counts_ratio_and_rates() {
@@ -372,6 +318,24 @@ mod tests {
         old.operations[0].count = 10;
         let text = table(&now, Some((&old, Duration::from_secs(2))));
         assert!(text.contains("50.0\n"), "{text}");
+    }
+
+    #[test]
+    fn every_word_of_the_lines_is_known() {
+        let report = Report {
+            disk: Some(DiskReport::default()),
+            ..Report::default()
+        };
+        let text = table(&report, Some((&report, Duration::from_secs(1))));
+        assert!(!text.contains(['{', '}']), "{text}");
+        for (_, line) in LINES {
+            for rates in line.split("{/s ").skip(1) {
+                let names = rates.split('}').next().unwrap_or_default().split(' ');
+                for name in names {
+                    assert!(report.reading(name).is_some(), "{name}");
+                }
+            }
+        }
     }
 
     #[test]

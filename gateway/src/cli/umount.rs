@@ -2,17 +2,20 @@
 //! its word. Where no daemon answers, DIR is unmounted as umount(8) would, which the daemon notices
 //! if there is one that we may not talk to; a dead mount is detached.
 
-use crate::control::{Answer, Ask, Client, UnsavedFile, files};
-use crate::daemon::mounts;
+use crate::config::Host;
+use crate::control::{Client, ControlReply, ControlRequest, UnsavedFile, files};
+use crate::daemon::mountpoint;
+use crate::fuse::mount::mount_table;
 use crate::logging;
 
-use super::{Exit, Failure, Host, UmountArgs};
+use super::args::UmountArgs;
+use super::exit::{CliError, Exit};
 
 /// Runs the command. Waits for the drain.
-pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), Failure> {
+pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), CliError> {
     let shown = args.dir.display();
-    let dir =
-        mounts::resolve(&args.dir).map_err(|error| Failure::plain(format!("{shown}: {error}")))?;
+    let dir = mountpoint::resolve(&args.dir)
+        .map_err(|error| CliError::plain(format!("{shown}: {error}")))?;
     let client = Client::connect(&host.runtime_dirs(), &dir).unwrap_or_else(|error| {
         logging::tell(&format!(
             "ackfs: the daemon of {shown} cannot be asked ({error}); unmounting without it"
@@ -20,15 +23,15 @@ pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), Failure> {
         None
     });
     if let Some(client) = client {
-        return ask(client, args.force).map_err(|why| Failure {
+        return ask(client, args.force).map_err(|why| CliError {
             message: format!("{shown}: {}", why.message),
             ..why
         });
     }
-    match mounts::on(&dir) {
-        Ok(None) => return Err(Failure::plain(format!("nothing is mounted on {shown}"))),
+    match mount_table::topmost(&dir) {
+        Ok(None) => return Err(CliError::plain(format!("nothing is mounted on {shown}"))),
         Ok(Some(mount)) if !mount.fs_type.starts_with("fuse") => {
-            return Err(Failure::plain(format!(
+            return Err(CliError::plain(format!(
                 "{shown} is a mount of {}, not of ackfs: use umount(8)",
                 mount.fs_type
             )));
@@ -36,50 +39,52 @@ pub(super) fn run(args: &UmountArgs, host: &Host) -> Result<(), Failure> {
         // Without /proc the kernel's own answer has to do.
         Ok(Some(_)) | Err(_) => {}
     }
-    let result = if args.force || mounts::is_dead(&dir) {
-        mounts::detach(&dir)
+    let result = if args.force || mountpoint::is_dead(&dir) {
+        mountpoint::detach(&dir)
     } else {
-        mounts::unmount(&dir)
+        mountpoint::unmount(&dir)
     };
     result.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ResourceBusy => Failure::plain(format!(
+        std::io::ErrorKind::ResourceBusy => CliError::plain(format!(
             "{shown} is in use: close the files that are open in it, or add --force"
         )),
-        _ => Failure::plain(format!("cannot unmount {shown}: {error}")),
+        _ => CliError::plain(format!("cannot unmount {shown}: {error}")),
     })
 }
 
-fn ask(mut client: Client, force: bool) -> Result<(), Failure> {
-    let broken = |error| Failure::plain(format!("the daemon stopped answering: {error}"));
-    client.ask(Ask::Unmount { force }).map_err(broken)?;
+fn ask(mut client: Client, force: bool) -> Result<(), CliError> {
+    let broken = |error| CliError::plain(format!("the daemon stopped answering: {error}"));
+    client
+        .request(ControlRequest::Unmount { force })
+        .map_err(broken)?;
     loop {
-        match client.answer().map_err(broken)? {
-            Some(Answer::Progress(progress)) => logging::tell(&format!("ackfs: {progress}")),
-            Some(Answer::Unmounted { unsaved }) => {
+        match client.reply().map_err(broken)? {
+            Some(ControlReply::Progress(progress)) => logging::tell(&format!("ackfs: {progress}")),
+            Some(ControlReply::Unmounted { unsaved }) => {
                 client.wait_for_end();
                 if unsaved.is_empty() {
                     return Ok(());
                 }
                 return Err(not_saved("unmounted", &unsaved));
             }
-            Some(Answer::StillMounted { unsaved }) => {
+            Some(ControlReply::StillMounted { unsaved }) => {
                 let what = "still mounted (try again, or add --force to lose them)";
                 return Err(not_saved(what, &unsaved));
             }
-            Some(Answer::Failed { message }) => return Err(Failure::plain(message)),
+            Some(ControlReply::Failed { message }) => return Err(CliError::plain(message)),
             Some(other) => {
-                return Err(Failure::plain(format!("the daemon answered {other:?}")));
+                return Err(CliError::plain(format!("the daemon answered {other:?}")));
             }
-            None => return Err(Failure::plain("the daemon ended without an answer")),
+            None => return Err(CliError::plain("the daemon ended without an answer")),
         }
     }
 }
 
-fn not_saved(what: &str, unsaved: &[UnsavedFile]) -> Failure {
+fn not_saved(what: &str, unsaved: &[UnsavedFile]) -> CliError {
     let mut message = format!("{what}: {} not saved", files(unsaved.len()));
     for file in unsaved {
         message.push_str("\n  ");
         message.push_str(&file.to_string());
     }
-    Failure::new(Exit::Unsaved, message)
+    CliError::new(Exit::Unsaved, message)
 }

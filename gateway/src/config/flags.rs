@@ -6,7 +6,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ackfs_cache::dirty::OnConflict;
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
+
+use crate::fuse::mount::Transport;
 
 use super::units::{Mode, Size, Span, listen_address};
 use crate::s3::{BadEndpoint, Checksum, PathStyle, check_endpoint};
@@ -196,25 +200,20 @@ pub enum CloseWaitsFor {
     Store,
 }
 
-/// `--on-conflict`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnConflict {
-    /// The close fails with ESTALE.
-    Fail,
-    /// Ours replaces theirs.
-    Overwrite,
-}
+/// `--transport`. The words stand here; what they mean, in the transport's own room.
+impl ValueEnum for Transport {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Uring, Self::Classic]
+    }
 
-/// `--transport`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Transport {
-    /// The ring where it can be had.
-    Auto,
-    /// The ring, or no mount.
-    Uring,
-    /// `/dev/fuse`.
-    #[value(help = "/dev/fuse")]
-    Classic,
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Auto => ("auto", "The ring where it can be had"),
+            Self::Uring => ("uring", "The ring, or no mount"),
+            Self::Classic => ("classic", "/dev/fuse"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 /// `--log-format`.

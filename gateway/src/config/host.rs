@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The machine as one process sees it.
 #[derive(Debug, Clone)]
@@ -95,32 +95,6 @@ fn free_bytes(path: &Path) -> Option<u64> {
     let there = path.ancestors().find(|path| path.exists())?;
     let stat = nix::sys::statvfs::statvfs(there).ok()?;
     Some(stat.blocks_available() * stat.fragment_size())
-}
-
-/// Whether `path`, which may not exist yet, lies in `dir` or is `dir`, which is without symbolic links.
-pub fn lies_in(path: &Path, dir: &Path) -> bool {
-    // First by its name alone: what is mounted on `dir` may be dead or hang.
-    path.starts_with(dir) || resolved(path).starts_with(dir)
-}
-
-/// `path` with the part of it that exists resolved. The rest holds no symbolic links.
-fn resolved(path: &Path) -> PathBuf {
-    for there in path.ancestors() {
-        let Ok(mut whole) = there.canonicalize() else {
-            continue;
-        };
-        let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
-        for part in rest.components() {
-            match part {
-                Component::ParentDir => {
-                    whole.pop();
-                }
-                part => whole.push(part),
-            }
-        }
-        return whole;
-    }
-    path.to_owned()
 }
 
 /// `MemTotal` of `/proc/meminfo`, with the machine's files below `root`.
@@ -219,21 +193,6 @@ mod tests {
     #[test]
     fn a_machine_without_cgroups_has_no_limit() {
         assert_eq!(memory_limit(machine(&[]).path()), None);
-    }
-
-    #[test]
-    fn what_does_not_exist_yet_lies_where_it_would_be_made() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path().canonicalize().unwrap();
-        let dir = root.join("mnt");
-        std::fs::create_dir(&dir).unwrap();
-        std::os::unix::fs::symlink("mnt", root.join("link")).unwrap();
-        for inside in ["mnt", "mnt/c", "mnt/c/d", "link", "link/c", "x/../mnt/c"] {
-            assert!(lies_in(&root.join(inside), &dir), "{inside}");
-        }
-        for outside in ["", "c", "mnt2/c", "link/../c", "link/x/../../c"] {
-            assert!(!lies_in(&root.join(outside), &dir), "{outside}");
-        }
     }
 
     #[test]

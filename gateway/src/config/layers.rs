@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
+use super::error::{ConfigError, Unfit};
 use super::flags::Flags;
 use super::host::Host;
-use super::{ConfigError, Unfit};
 
 /// What the variables of the environment begin with.
 const PREFIX: &str = "ACKFS_";

@@ -1,5 +1,6 @@
 use clap::{Args, Command, FromArgMatches};
 
+use super::units::{GIB, MIB};
 use super::*;
 
 fn host() -> Host {
@@ -112,7 +113,7 @@ fn the_parts_of_memory_are_the_whole() {
     let unpaid = cache.queued_max() / 6;
     assert_eq!(cache.clean_max() + unpaid + cache.budget(), cache.memory);
     assert_eq!((cache.share(), unpaid), (64 * MIB, 8 * MIB));
-    assert!(cache.budget() - cache.ballast_max() >= cache.share());
+    assert!(cache.budget() - cache.withheld_max() >= cache.share());
     assert_eq!(cache.names_max(), 10_922);
     let cache = decided(&["--memory=128MiB", "--cache-size=0"])
         .unwrap()

@@ -112,14 +112,14 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 /// A bucket and where in it: what `s3://BUCKET[/PREFIX]` names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Source {
+pub struct S3Uri {
     /// The bucket.
     pub bucket: String,
     /// `""`, or a prefix that ends with `/`.
     pub prefix: String,
 }
 
-impl FromStr for Source {
+impl FromStr for S3Uri {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -159,7 +159,7 @@ impl FromStr for Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for S3Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s3://{}", self.bucket)?;
         if !self.prefix.is_empty() {
@@ -265,7 +265,7 @@ mod tests {
             ("s3://data/a/b", "data", "a/b/"),
             ("s3://data/a/b/", "data", "a/b/"),
         ] {
-            let source: Source = text.parse().unwrap();
+            let source: S3Uri = text.parse().unwrap();
             assert_eq!(
                 (&*source.bucket, &*source.prefix),
                 (bucket, prefix),
@@ -285,7 +285,7 @@ mod tests {
             ("s3://data//x", "cannot be a name"),
             ("s3://data/../x", "cannot be a name"),
         ] {
-            let error = text.parse::<Source>().unwrap_err();
+            let error = text.parse::<S3Uri>().unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

@@ -4,7 +4,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::{Answer, Ask, PATIENCE, at_short, beside, path_in, remove};
+use super::address::{PATIENCE, at_short, beside, path_in, remove};
+use super::messages::{ControlReply, ControlRequest};
 
 /// A connection to a daemon, for commands. Blocks.
 #[derive(Debug)]
@@ -54,12 +55,12 @@ impl Client {
         }
     }
 
-    /// Asks; answers come by [`Client::answer`].
+    /// Sends a request; its replies come by [`Client::reply`].
     ///
     /// # Errors
     /// The connection broke.
-    pub fn ask(&mut self, ask: Ask) -> io::Result<()> {
-        let mut line = serde_json::to_vec(&ask)?;
+    pub fn request(&mut self, request: ControlRequest) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&request)?;
         line.push(b'\n');
         self.send(&line)
     }
@@ -77,11 +78,11 @@ impl Client {
         }
     }
 
-    /// The next answer; `None` when there are no more. Waits for the daemon.
+    /// The next reply; `None` when there are no more. Waits for the daemon.
     ///
     /// # Errors
-    /// The connection broke, or the answer makes no sense.
-    pub fn answer(&mut self) -> io::Result<Option<Answer>> {
+    /// The connection broke, or the reply makes no sense.
+    pub fn reply(&mut self) -> io::Result<Option<ControlReply>> {
         let mut line = String::new();
         if self.reader.read_line(&mut line)? == 0 {
             return Ok(None);

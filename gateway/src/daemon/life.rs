@@ -13,17 +13,22 @@
 //!
 //! A drain that takes longer than `--drain-timeout` ends with what is not saved, by name.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
-use crate::control::{Answer, Ask, Asked, Progress, UnsavedFile, files};
+use crate::control::{
+    ControlReply, ControlRequest, DrainProgress, PendingRequest, UnsavedFile, files,
+};
+use crate::metrics::Report;
 
-use super::{Daemon, Parts, StartError};
+use super::description::MountDescription;
+use super::serve::{ServedMount, Serving};
+use super::signals::Signals;
 
 /// How often a drain says how far it is.
 const PROGRESS: Duration = Duration::from_secs(3);
@@ -32,7 +37,7 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 
 /// How a mount ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct End {
+pub struct MountOutcome {
     /// What is not in the store.
     pub unsaved: Vec<UnsavedFile>,
     /// Files that nobody had open any more and that could not be saved while the mount ended; the
@@ -40,54 +45,18 @@ pub struct End {
     pub lost: u64,
 }
 
-impl End {
+impl MountOutcome {
     /// Whether every byte is in the store.
     pub fn is_clean(&self) -> bool {
         self.unsaved.is_empty() && self.lost == 0
     }
 }
 
-/// The signals that end a mount. They are caught from the moment this is made.
-#[derive(Debug)]
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for `work`, unless a signal comes first: then nobody waits for it any more.
-    pub(super) async fn unless<T>(
-        &mut self,
-        work: impl Future<Output = T>,
-    ) -> Result<T, StartError> {
-        tokio::select! {
-            biased;
-            signal = self.next() => Err(StartError::Stopped(signal)),
-            done = work => Ok(done),
-        }
-    }
-
-    /// Waits for a signal and gives its name.
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
 /// The end of the kernel's connection, which can be waited for again and again.
 #[derive(Debug)]
-struct Ended(Option<oneshot::Receiver<()>>);
+struct ConnectionEnd(Option<oneshot::Receiver<()>>);
 
-impl Ended {
+impl ConnectionEnd {
     /// Waits until the kernel's connection has ended and nobody serves it any more.
     async fn wait(&mut self) {
         if let Some(told) = &mut self.0 {
@@ -99,16 +68,16 @@ impl Ended {
 }
 
 /// What makes a mount end.
-enum Cause {
+enum EndCause {
     Signal(&'static str),
     /// Nothing is mounted any more.
     Unmounted,
-    /// Asked for with `--force`.
+    /// PendingRequest for with `--force`.
     Forced,
 }
 
 /// How a drain ended.
-enum Drained {
+enum DrainResult {
     /// Nothing is dirty.
     Saved,
     /// The time was up.
@@ -119,11 +88,54 @@ enum Drained {
     Forced,
 }
 
+/// A mount that serves.
+#[derive(Debug)]
+pub struct Daemon {
+    // Dropped in this order; the runtime last, so that tasks outlive what they serve.
+    serving: Serving,
+    requests: mpsc::Receiver<PendingRequest>,
+    /// Those who asked for the unmount and wait for its end.
+    waiting: Vec<mpsc::Sender<ControlReply>>,
+    signals: Signals,
+    control: Option<JoinHandle<()>>,
+    description: MountDescription,
+    drain_timeout: Duration,
+    runtime: Runtime,
+}
+
 impl Daemon {
+    pub(super) fn new(
+        served: ServedMount,
+        signals: Signals,
+        drain_timeout: Duration,
+        runtime: Runtime,
+    ) -> Self {
+        Self {
+            serving: served.serving,
+            requests: served.requests,
+            waiting: Vec::new(),
+            signals,
+            control: served.control,
+            description: served.description,
+            drain_timeout,
+            runtime,
+        }
+    }
+
+    /// What the mount is.
+    pub fn description(&self) -> &MountDescription {
+        &self.description
+    }
+
+    /// The counters now.
+    pub fn report(&self) -> Report {
+        self.serving.report(&self.description)
+    }
+
     /// Stays with the mount to its end, which comes by a signal, by `ackfs umount` or by umount(8),
     /// and gives how it ended. Progress goes to the log.
-    pub fn run(mut self) -> End {
-        let mut ended = watch(&self.parts);
+    pub fn run(mut self) -> MountOutcome {
+        let mut ended = watch(&self.serving);
         let runtime = self.runtime.handle().clone();
         let end = runtime.block_on(async {
             let cause = self.serve(&mut ended).await;
@@ -133,51 +145,51 @@ impl Daemon {
     }
 
     /// Ends the mount in order, as SIGTERM does.
-    pub fn stop(mut self) -> End {
-        let mut ended = watch(&self.parts);
+    pub fn stop(mut self) -> MountOutcome {
+        let mut ended = watch(&self.serving);
         let runtime = self.runtime.handle().clone();
-        let end = runtime.block_on(self.finish(Cause::Signal("none"), &mut ended));
+        let end = runtime.block_on(self.finish(EndCause::Signal("none"), &mut ended));
         self.close(end)
     }
 
     /// Answers questions until the mount is to end.
-    async fn serve(&mut self, ended: &mut Ended) -> Cause {
+    async fn serve(&mut self, ended: &mut ConnectionEnd) -> EndCause {
         loop {
-            let asked = tokio::select! {
-                name = self.signals.next() => return Cause::Signal(name),
-                () = ended.wait() => return Cause::Unmounted,
-                Some(asked) = self.asked.recv() => asked,
+            let pending = tokio::select! {
+                name = self.signals.next() => return EndCause::Signal(name),
+                () = ended.wait() => return EndCause::Unmounted,
+                Some(pending) = self.requests.recv() => pending,
             };
-            match asked.ask {
-                Ask::Unmount { force: true } => {
-                    self.waiting.push(asked.answers);
-                    return Cause::Forced;
+            match pending.request {
+                ControlRequest::Unmount { force: true } => {
+                    self.waiting.push(pending.replies);
+                    return EndCause::Forced;
                 }
-                Ask::Unmount { force: false } => {
-                    self.waiting.push(asked.answers);
+                ControlRequest::Unmount { force: false } => {
+                    self.waiting.push(pending.replies);
                     if let Some(cause) = self.unmount_if_idle().await {
                         return cause;
                     }
                 }
-                _ => self.answer(asked),
+                _ => self.answer(pending),
             }
         }
     }
 
     /// Drains for `ackfs umount`, and unmounts. What is not saved or in use stays mounted, so that
     /// nothing is lost and nobody cut off; whoever asked is told, and everything goes on.
-    async fn unmount_if_idle(&mut self) -> Option<Cause> {
+    async fn unmount_if_idle(&mut self) -> Option<EndCause> {
         let answer = match self.drain().await {
-            Drained::Saved => match self.unmount_idle().await {
-                Ok(true) => return Some(Cause::Unmounted),
+            DrainResult::Saved => match self.unmount_idle().await {
+                Ok(true) => return Some(EndCause::Unmounted),
                 Ok(false) => failed("in use: close the files that are open in it, or add --force"),
                 Err(why) => failed(&why),
             },
-            Drained::TooLong => Answer::StillMounted {
+            DrainResult::TooLong => ControlReply::StillMounted {
                 unsaved: self.unsaved(),
             },
-            Drained::Signal(name) => return Some(Cause::Signal(name)),
-            Drained::Forced => return Some(Cause::Forced),
+            DrainResult::Signal(name) => return Some(EndCause::Signal(name)),
+            DrainResult::Forced => return Some(EndCause::Forced),
         };
         for answers in self.waiting.drain(..) {
             let _ = answers.try_send(answer.clone());
@@ -185,35 +197,35 @@ impl Daemon {
         None
     }
 
-    fn answer(&self, asked: Asked) {
-        let answer = match asked.ask {
-            Ask::Status => Answer::Status(self.ready.status()),
-            Ask::Stats => Answer::Stats(Box::new(self.report())),
-            Ask::Metrics => Answer::Metrics {
-                text: self.parts.page(),
+    fn answer(&self, pending: PendingRequest) {
+        let answer = match pending.request {
+            ControlRequest::Status => ControlReply::Status(self.description.status()),
+            ControlRequest::Stats => ControlReply::Stats(Box::new(self.report())),
+            ControlRequest::Metrics => ControlReply::Metrics {
+                text: self.serving.page(),
             },
-            Ask::Unmount { .. } => return,
+            ControlRequest::Unmount { .. } => return,
         };
         // The channel is fresh and has room; whoever hung up wants no answer.
-        let _ = asked.answers.try_send(answer);
+        let _ = pending.replies.try_send(answer);
     }
 
-    async fn finish(&mut self, cause: Cause, ended: &mut Ended) -> End {
-        let lost_before = self.parts.fs.stats().lost_files;
-        self.parts.fs.refuse_writers();
+    async fn finish(&mut self, cause: EndCause, ended: &mut ConnectionEnd) -> MountOutcome {
+        let lost_before = self.serving.rooms.fs.stats().lost_files;
+        self.serving.rooms.fs.refuse_writers();
         let patient = match cause {
-            Cause::Signal(signal) => {
+            EndCause::Signal(signal) => {
                 tracing::info!(signal, "ending: saving what is dirty, then unmounting");
                 let drained = self.drain().await;
-                let cut = matches!(drained, Drained::Signal(_) | Drained::Forced);
+                let cut = matches!(drained, DrainResult::Signal(_) | DrainResult::Forced);
                 self.unmount(cut).await;
-                matches!(drained, Drained::Saved)
+                matches!(drained, DrainResult::Saved)
             }
-            Cause::Forced => {
+            EndCause::Forced => {
                 self.unmount(true).await;
                 false
             }
-            Cause::Unmounted => {
+            EndCause::Unmounted => {
                 tracing::info!("unmounted");
                 true
             }
@@ -225,8 +237,14 @@ impl Daemon {
             self.drain().await;
         }
         let unsaved = self.unsaved();
-        let lost = self.parts.fs.stats().lost_files.saturating_sub(lost_before);
-        if let Some(disk) = &self.parts.disk {
+        let lost = self
+            .serving
+            .rooms
+            .fs
+            .stats()
+            .lost_files
+            .saturating_sub(lost_before);
+        if let Some(disk) = &self.serving.rooms.disk {
             // What is not on disk by then is fetched again one day.
             let _ = timeout(GIVE_UP, disk.sync()).await;
         }
@@ -237,55 +255,57 @@ impl Daemon {
         }
         for answers in self.waiting.drain(..) {
             let unsaved = unsaved.clone();
-            let _ = answers.try_send(Answer::Unmounted { unsaved });
+            let _ = answers.try_send(ControlReply::Unmounted { unsaved });
             // Closed by the other side when the answer is on its way.
             let _ = timeout(GIVE_UP, answers.closed()).await;
         }
-        End { unsaved, lost }
+        MountOutcome { unsaved, lost }
     }
 
     /// Gives the threads back. Publishes that are still under way are given up.
-    fn close(self, end: End) -> End {
-        let Self { parts, runtime, .. } = self;
-        drop(parts);
+    fn close(self, end: MountOutcome) -> MountOutcome {
+        let Self {
+            serving, runtime, ..
+        } = self;
+        drop(serving);
         runtime.shutdown_timeout(GIVE_UP);
         end
     }
 
     /// Saves what is dirty, for as long as `--drain-timeout` allows.
-    async fn drain(&mut self) -> Drained {
+    async fn drain(&mut self) -> DrainResult {
         let deadline = Instant::now() + self.drain_timeout;
         let mut progress = interval_at(Instant::now() + PROGRESS, PROGRESS);
         // A task of its own: a publish must not be dropped half-way, even if this is.
-        let fs = self.parts.fs.clone();
+        let fs = self.serving.rooms.fs.clone();
         let mut drain = tokio::spawn(async move { fs.drain().await });
         let cut = loop {
             tokio::select! {
-                _ = &mut drain => return Drained::Saved,
+                _ = &mut drain => return DrainResult::Saved,
                 () = sleep_until(deadline) => {
                     let left = files(self.unsaved().len());
                     tracing::error!(limit = ?self.drain_timeout, "time is up; {left} not saved");
-                    break Drained::TooLong;
+                    break DrainResult::TooLong;
                 }
                 _ = progress.tick() => {
                     let left = self.progress();
                     tracing::info!(files = left.files, bytes = left.bytes, "draining: {left}");
                     for answers in &self.waiting {
-                        let _ = answers.try_send(Answer::Progress(left));
+                        let _ = answers.try_send(ControlReply::Progress(left));
                     }
                 }
                 signal = self.signals.next() => {
                     tracing::warn!(signal, "a signal cuts the drain short");
-                    break Drained::Signal(signal);
+                    break DrainResult::Signal(signal);
                 }
-                Some(asked) = self.asked.recv() => match asked.ask {
-                    Ask::Unmount { force } => {
-                        self.waiting.push(asked.answers);
+                Some(pending) = self.requests.recv() => match pending.request {
+                    ControlRequest::Unmount { force } => {
+                        self.waiting.push(pending.replies);
                         if force {
-                            break Drained::Forced;
+                            break DrainResult::Forced;
                         }
                     }
-                    _ => self.answer(asked),
+                    _ => self.answer(pending),
                 },
             }
         };
@@ -293,16 +313,16 @@ impl Daemon {
         cut
     }
 
-    fn progress(&self) -> Progress {
-        let unsaved = self.parts.fs.unsaved();
-        Progress {
+    fn progress(&self) -> DrainProgress {
+        let unsaved = self.serving.rooms.fs.unsaved();
+        DrainProgress {
             files: unsaved.len() as u64,
-            bytes: self.parts.writer.stats().dirty_bytes,
+            bytes: self.serving.rooms.writer.stats().dirty_bytes,
         }
     }
 
     fn unsaved(&self) -> Vec<UnsavedFile> {
-        let unsaved = self.parts.fs.unsaved().into_iter();
+        let unsaved = self.serving.rooms.fs.unsaved().into_iter();
         unsaved
             .map(|file| UnsavedFile {
                 key: file.key,
@@ -314,14 +334,14 @@ impl Daemon {
 
     /// Whether nothing is mounted any more; `Err` says why it cannot be taken away.
     async fn unmount_idle(&self) -> Result<bool, String> {
-        let mounted = self.parts.mounted.clone();
+        let mounted = self.serving.mounted.clone();
         let unmounted = tokio::task::spawn_blocking(move || mounted.unmount_idle()).await;
         let unmounted = unmounted.map_err(|error| error.to_string())?;
         unmounted.map_err(|error| error.to_string())
     }
 
     async fn unmount(&self, force: bool) {
-        let mounted = self.parts.mounted.clone();
+        let mounted = self.serving.mounted.clone();
         let unmounted = tokio::task::spawn_blocking(move || mounted.unmount(force)).await;
         match unmounted {
             Ok(Ok(how)) => tracing::debug!(?how, "unmounted"),
@@ -331,16 +351,16 @@ impl Daemon {
     }
 }
 
-fn failed(why: &str) -> Answer {
-    Answer::Failed {
+fn failed(why: &str) -> ControlReply {
+    ControlReply::Failed {
         message: why.to_owned(),
     }
 }
 
 /// Ready when the kernel's connection has ended and nobody serves it any more.
-fn watch(parts: &Parts) -> Ended {
+fn watch(serving: &Serving) -> ConnectionEnd {
     let (told, ended) = oneshot::channel();
-    let mounted = Arc::clone(&parts.mounted);
+    let mounted = Arc::clone(&serving.mounted);
     // Not a blocking task of the runtime: its end would have to wait for this one.
     let watcher = std::thread::Builder::new().name("mount-end".into());
     let watching = watcher.spawn(move || {
@@ -350,5 +370,5 @@ fn watch(parts: &Parts) -> Ended {
     if let Err(error) = watching {
         tracing::error!(%error, "no thread to wait for the unmount; ending");
     }
-    Ended(Some(ended))
+    ConnectionEnd(Some(ended))
 }

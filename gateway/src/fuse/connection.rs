@@ -1,5 +1,5 @@
-//! What all door threads of one mount share: the handler, its telemetry, the watches for
-//! INTERRUPT, and the connection's end.
+//! What all door threads of one mount share: the handler, the context that answers need, and the
+//! connection's end.
 //!
 //! A door thread holds an [`Alive`]; when the last one is dropped the handler's `destroy` runs, on
 //! that thread, and whoever waits for the end goes on. Responders that are still out hold the
@@ -14,16 +14,16 @@ use parking_lot::{Condvar, Mutex};
 use tracing::error;
 
 use super::abi::opcode;
-use super::interrupt::Interrupts;
-use super::request::DecodeError;
+use super::context::ConnectionContext;
+use super::handler::Handler;
+use super::reply::Responder;
+use super::request::{DecodeError, Request};
 use super::stats::Counts;
-use super::{Handler, Request, Responder, Telemetry};
 
 /// One mount's life, seen from inside.
 pub(crate) struct Connection {
     handler: Arc<dyn Handler>,
-    pub(crate) telemetry: Telemetry,
-    pub(crate) interrupts: Arc<Interrupts>,
+    context: Arc<ConnectionContext>,
     ended: Mutex<bool>,
     end: Condvar,
 }
@@ -37,14 +37,17 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(handler: Arc<dyn Handler>, telemetry: Telemetry) -> Arc<Self> {
+    pub(crate) fn new(handler: Arc<dyn Handler>, context: Arc<ConnectionContext>) -> Arc<Self> {
         Arc::new(Self {
             handler,
-            telemetry,
-            interrupts: Arc::default(),
+            context,
             ended: Mutex::new(false),
             end: Condvar::new(),
         })
+    }
+
+    pub(crate) fn context(&self) -> &Arc<ConnectionContext> {
+        &self.context
     }
 
     /// Hands a request to the handler. Whatever goes wrong in there is EIO for this request and

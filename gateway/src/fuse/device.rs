@@ -1,140 +1,66 @@
-//! The `/dev/fuse` door: one read(2) is one request, one writev(2) its answer.
-//!
-//! It always runs. With the ring off it carries everything, on several threads with a cloned
-//! descriptor each; with the ring on it carries what the kernel sends nowhere else (FORGET,
-//! BATCH_FORGET, INTERRUPT), and every opcode before the ring is ready and after a REGISTER that
-//! the kernel refused. It cannot tell which of these it is in and does not need to.
+//! `/dev/fuse` as the way back to the kernel: one writev(2) is one answer.
 //!
 //! An answer must go back through the descriptor its request came from (`fuse_dev_do_write` looks
-//! only through that one's list), so an [`Exchange`] holds its door. A thread ends when the kernel
-//! says ENODEV: unmounted, or aborted.
+//! only through that one's list), so an [`Exchange`] holds its [`Device`]. Requests are read by
+//! `doors/reader.rs`.
 
 mod pool;
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::uio::writev;
-use nix::unistd::read;
-use tracing::{debug, error, warn};
-use zerocopy::{FromBytes, IntoBytes};
+use tracing::{debug, warn};
+use zerocopy::IntoBytes;
 
-use super::Responder;
+pub(crate) use self::pool::{BufferPool, PoolBuffer};
 use super::abi::OutHeader;
-use super::abi::opcode;
-use super::abi::request::InHeader;
-use super::connection::Connection;
-use super::request::{Control, Request};
+use super::context::ConnectionContext;
 use super::stats::Counts;
-pub(crate) use pool::{Buffer, Pool};
 
-/// One descriptor of the connection, and what serves it.
+/// One descriptor of the connection.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Device {
     fd: OwnedFd,
-    connection: Arc<Connection>,
-    pool: Arc<Pool>,
+    context: Arc<ConnectionContext>,
+    pool: Arc<BufferPool>,
     counts: Counts,
-    requests: AtomicU64,
 }
 
-impl Door {
-    pub(crate) fn new(fd: OwnedFd, connection: Arc<Connection>, pool: Arc<Pool>) -> Arc<Self> {
+impl Device {
+    pub(crate) fn new(
+        fd: OwnedFd,
+        context: Arc<ConnectionContext>,
+        pool: Arc<BufferPool>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             fd,
-            connection,
+            context,
             pool,
             counts: Counts::default(),
-            requests: AtomicU64::new(0),
         })
+    }
+
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    pub(crate) fn context(&self) -> &ConnectionContext {
+        &self.context
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<BufferPool> {
+        &self.pool
     }
 
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Requests that came through this door.
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    /// Serves until the connection ends. Waits in read(2), and for memory when too many requests
-    /// hold their buffers.
-    pub(crate) fn run(self: &Arc<Self>) {
-        let mut buffer = self.pool.take();
-        loop {
-            match read(&self.fd, buffer.as_mut()) {
-                // Never said by `/dev/fuse`; of a socket in its place it is the end.
-                Ok(0) => return,
-                Ok(len) => {
-                    if let Some(used) = self.serve(buffer, len) {
-                        buffer = used;
-                    } else {
-                        self.pool.wait_for_room();
-                        buffer = self.pool.take();
-                    }
-                }
-                // ENOENT: the request was taken back while it was copied.
-                Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => {}
-                Err(Errno::ENODEV | Errno::ECONNABORTED) => return,
-                Err(errno) => {
-                    error!(%errno, "reading /dev/fuse failed; this thread ends");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Serves one message of `len` bytes. Gives the buffer back unless the request keeps it.
-    fn serve(self: &Arc<Self>, buffer: Buffer, len: usize) -> Option<Buffer> {
-        let message = &buffer.as_ref()[..len];
-        let Ok((header, body)) = InHeader::read_from_prefix(message) else {
-            error!(len, "message of the kernel is shorter than its header");
-            return Some(buffer);
-        };
-        let (op_in, rest) = body.split_at(opcode::op_in_len(header.opcode).min(body.len()));
-        match Control::decode(&header, op_in, rest) {
-            Ok(Some(control)) => {
-                self.control(&header, &control);
-                return Some(buffer);
-            }
-            Ok(None) => {}
-            Err(cause) => {
-                self.counts.undecodable.fetch_add(1, Ordering::Relaxed);
-                error!(op = opcode::name(header.opcode), %cause, "message not understood");
-                return Some(buffer);
-            }
-        }
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let decoded = Request::decode(&header, op_in, rest);
-        let (kept, given_back) = if header.opcode == opcode::WRITE {
-            // The data stay where the kernel put them.
-            let data = len - rest.len()..len;
-            (Exchange::new(self, Some(buffer), data), None)
-        } else {
-            (Exchange::new(self, None, 0..0), Some(buffer))
-        };
-        let responder = Responder::device(kept, &header);
-        self.connection
-            .dispatch(&self.counts, header.opcode, decoded, responder);
-        given_back
-    }
-
-    fn control(&self, header: &InHeader, control: &Control) {
-        match control {
-            Control::Forget(forgets) => self.connection.forget(&self.counts, forgets),
-            // Never answered with ENOSYS: the kernel would send no INTERRUPT ever after.
-            Control::Interrupt { unique } => self.connection.interrupts.fire(*unique),
-            Control::Destroy => self.write(header.unique, 0, &[]),
-            Control::NotifyReply => {}
-        }
-    }
-
     /// Sends an answer. Never waits: the kernel copies it and wakes the caller.
-    fn write(&self, unique: u64, errno: i32, bytes: &[u8]) {
+    pub(crate) fn write(&self, unique: u64, errno: i32, bytes: &[u8]) {
         let header = OutHeader {
             len: (size_of::<OutHeader>() + bytes.len()) as u32,
             error: -errno,
@@ -163,30 +89,34 @@ impl Door {
 /// A request that came through the device, until it is answered.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    door: Arc<Door>,
+    device: Arc<Device>,
     /// The request's own bytes (WRITE), or room for the answer.
-    buffer: Option<Buffer>,
+    buffer: Option<PoolBuffer>,
     data: std::ops::Range<usize>,
     /// Length of the room; 0 while `buffer` holds the request.
     room: usize,
 }
 
 impl Exchange {
-    fn new(door: &Arc<Door>, buffer: Option<Buffer>, data: std::ops::Range<usize>) -> Self {
+    pub(crate) fn new(
+        device: &Arc<Device>,
+        buffer: Option<PoolBuffer>,
+        data: std::ops::Range<usize>,
+    ) -> Self {
         Self {
-            door: Arc::clone(door),
+            device: Arc::clone(device),
             buffer,
             data,
             room: 0,
         }
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.door.connection
+    pub(crate) fn context(&self) -> &ConnectionContext {
+        &self.device.context
     }
 
     pub(crate) fn counts(&self) -> &Counts {
-        &self.door.counts
+        &self.device.counts
     }
 
     pub(crate) fn data(&self) -> &[u8] {
@@ -197,10 +127,10 @@ impl Exchange {
     }
 
     pub(crate) fn buffer(&mut self, len: usize) -> &mut [u8] {
-        let len = len.min(self.door.pool.payload());
+        let len = len.min(self.device.pool.payload());
         let fits = self.buffer.as_ref().is_some_and(|own| own.len() >= len);
         if !fits {
-            self.buffer = Some(self.door.pool.take_room(len));
+            self.buffer = Some(self.device.pool.take_room(len));
         }
         self.data = 0..0;
         self.room = self.room.max(len);
@@ -209,7 +139,7 @@ impl Exchange {
     }
 
     pub(crate) fn send(self, unique: u64, bytes: &[u8]) {
-        self.door.write(unique, 0, bytes);
+        self.device.write(unique, 0, bytes);
     }
 
     pub(crate) fn send_filled(self, unique: u64, len: usize) {
@@ -221,10 +151,10 @@ impl Exchange {
         if filled.len() < len {
             debug!(len, room = self.room, "answer cut to the room it had");
         }
-        self.door.write(unique, 0, filled);
+        self.device.write(unique, 0, filled);
     }
 
     pub(crate) fn send_error(self, unique: u64, errno: i32) {
-        self.door.write(unique, errno, &[]);
+        self.device.write(unique, errno, &[]);
     }
 }

@@ -17,7 +17,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::abi::request::InHeader;
 use super::abi::{AttrOut, CreateOut, EntryOut, OpenOut, OutHeader};
 use super::connection::{Alive, Connection};
-use super::device::{Door, Pool};
+use super::context::ConnectionContext;
+use super::device::{BufferPool, Device};
+use super::doors::reader::DeviceReader;
 use super::request::encode::encode;
 use super::{Handler, Op, Request, Telemetry};
 
@@ -26,7 +28,7 @@ const PATIENCE_MS: u16 = 60_000;
 
 /// An answer: errno, and what stands behind the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct FakeReply {
     pub(crate) errno: i32,
     pub(crate) body: Vec<u8>,
 }
@@ -37,7 +39,7 @@ pub(crate) struct FakeKernel {
     socket: OwnedFd,
     unique: Cell<u64>,
     /// Answers that came while another one was waited for.
-    early: RefCell<HashMap<u64, Answer>>,
+    early: RefCell<HashMap<u64, FakeReply>>,
     door: Option<JoinHandle<()>>,
 }
 
@@ -51,9 +53,10 @@ impl FakeKernel {
             SockFlag::SOCK_CLOEXEC,
         )
         .expect("a pair of sockets");
-        let alive = Alive(Connection::new(handler, Telemetry::default()));
-        let pool = Pool::new(64 << 10, 1 << 20);
-        let door = Door::new(device, Arc::clone(&alive.0), pool);
+        let context = ConnectionContext::new(Telemetry::default());
+        let alive = Alive(Connection::new(handler, Arc::clone(&context)));
+        let device = Device::new(device, context, BufferPool::new(64 << 10, 1 << 20));
+        let door = DeviceReader::new(device, Arc::clone(&alive.0));
         let door = thread::spawn(move || {
             door.run();
             drop(alive);
@@ -92,7 +95,7 @@ impl FakeKernel {
     }
 
     /// The answer to request `unique`. Waits for it.
-    pub(crate) fn answer(&self, unique: u64) -> Answer {
+    pub(crate) fn answer(&self, unique: u64) -> FakeReply {
         loop {
             if let Some(answer) = self.early.borrow_mut().remove(&unique) {
                 return answer;
@@ -118,7 +121,7 @@ impl FakeKernel {
         let message = &message[..len.expect("the door writes")];
         let (header, body) = OutHeader::read_from_prefix(message).expect("a header");
         assert_eq!(header.len as usize, message.len());
-        let answer = Answer {
+        let answer = FakeReply {
             errno: -header.error,
             body: body.to_vec(),
         };
@@ -128,7 +131,7 @@ impl FakeKernel {
     }
 
     /// The answer to a request.
-    pub(crate) fn ask(&self, ino: u64, op: Op) -> Answer {
+    pub(crate) fn ask(&self, ino: u64, op: Op) -> FakeReply {
         self.answer(self.send(ino, op, &[]))
     }
 
@@ -186,7 +189,7 @@ impl FakeKernel {
     }
 }
 
-impl Answer {
+impl FakeReply {
     fn read<T: FromBytes>(&self) -> T {
         assert_eq!(self.errno, 0);
         T::read_from_bytes(&self.body).expect("the struct that is wanted")

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use self::caller::Caller;
+use self::caller::CallerState;
 
 mod caller;
 
@@ -40,12 +40,12 @@ const EARLY_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Interrupts {
     /// Guards both collections; a leaf in the lock order, held for a few instructions.
-    table: Mutex<Table>,
+    table: Mutex<WatchTable>,
     received: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct WatchTable {
     watched: HashMap<u64, (usize, Arc<Watch>)>,
     early: VecDeque<u64>,
 }
@@ -125,8 +125,8 @@ impl Interrupt {
         let since = *self.since.get_or_insert_with(Instant::now);
         loop {
             match caller::look(self.caller) {
-                Caller::Ends => return,
-                Caller::Handles | Caller::Unknown if since.elapsed() >= GRACE => return,
+                CallerState::Ends => return,
+                CallerState::Handles | CallerState::Unknown if since.elapsed() >= GRACE => return,
                 _ => sleep(LOOK_AGAIN).await,
             }
         }

@@ -18,9 +18,9 @@ use super::abi::{
     Attr, AttrOut, CopyFileRangeOut, CreateOut, EntryOut, GetxattrOut, LseekOut, OpenOut,
     STATX_BASIC_STATS, StatfsOut, Statx, StatxOut, SxTime, WriteOut, opcode,
 };
-use super::connection::Connection;
+use super::context::ConnectionContext;
 use super::device::Exchange;
-pub use super::interrupt::Interrupt;
+use super::interrupt::Interrupt;
 use super::ring::Token;
 use super::stats::Counts;
 
@@ -32,7 +32,7 @@ const ERRNO_MAX: i32 = 511;
 #[derive(Debug)]
 pub struct Responder {
     /// `None` once answered.
-    door: Option<Door>,
+    channel: Option<Channel>,
     unique: u64,
     opcode: u32,
     caller: u32,
@@ -41,16 +41,16 @@ pub struct Responder {
 
 /// The two ways back to the kernel.
 #[derive(Debug)]
-enum Door {
+enum Channel {
     Device(Exchange),
     Ring(Token),
 }
 
-impl Door {
-    fn connection(&self) -> &Connection {
+impl Channel {
+    fn context(&self) -> &ConnectionContext {
         match self {
-            Self::Device(exchange) => exchange.connection(),
-            Self::Ring(token) => token.connection(),
+            Self::Device(exchange) => exchange.context(),
+            Self::Ring(token) => token.context(),
         }
     }
 
@@ -64,18 +64,18 @@ impl Door {
 
 impl Responder {
     pub(crate) fn device(exchange: Exchange, header: &InHeader) -> Self {
-        Self::new(Door::Device(exchange), header)
+        Self::new(Channel::Device(exchange), header)
     }
 
     pub(crate) fn ring(token: Token, header: &InHeader) -> Self {
-        Self::new(Door::Ring(token), header)
+        Self::new(Channel::Ring(token), header)
     }
 
-    fn new(door: Door, header: &InHeader) -> Self {
-        door.counts().request(header.opcode);
-        let started = door.connection().telemetry.wants_latency();
+    fn new(channel: Channel, header: &InHeader) -> Self {
+        channel.counts().request(header.opcode);
+        let started = channel.context().telemetry.wants_latency();
         Self {
-            door: Some(door),
+            channel: Some(channel),
             unique: header.unique,
             opcode: header.opcode,
             caller: header.pid,
@@ -96,9 +96,9 @@ impl Responder {
     /// The data of a WRITE. Empty for every other operation, and once [`Responder::buffer`] was
     /// called.
     pub fn data(&self) -> &[u8] {
-        match self.door() {
-            Door::Device(exchange) => exchange.data(),
-            Door::Ring(token) => token.data(),
+        match self.channel() {
+            Channel::Device(exchange) => exchange.data(),
+            Channel::Ring(token) => token.data(),
         }
     }
 
@@ -106,16 +106,16 @@ impl Responder {
     /// (max_write), shorter than `len` if that is less. What is in it is unspecified; a second call
     /// gives the same room with what was written into it.
     pub fn buffer(&mut self, len: usize) -> &mut [u8] {
-        match self.door_mut() {
-            Door::Device(exchange) => exchange.buffer(len),
-            Door::Ring(token) => token.buffer(len),
+        match self.channel_mut() {
+            Channel::Device(exchange) => exchange.buffer(len),
+            Channel::Ring(token) => token.buffer(len),
         }
     }
 
     /// Watches for a caller that gives up.
     pub fn interrupt(&self) -> Interrupt {
-        self.door()
-            .connection()
+        self.channel()
+            .context()
             .interrupts
             .watch(self.unique, self.caller)
     }
@@ -182,9 +182,9 @@ impl Responder {
     /// Sends the first `len` bytes of [`Responder::buffer`].
     pub fn filled(mut self, len: usize) {
         self.finish(0);
-        match self.door.take() {
-            Some(Door::Device(exchange)) => exchange.send_filled(self.unique, len),
-            Some(Door::Ring(token)) => token.send_filled(self.unique, len),
+        match self.channel.take() {
+            Some(Channel::Device(exchange)) => exchange.send_filled(self.unique, len),
+            Some(Channel::Ring(token)) => token.send_filled(self.unique, len),
             None => {}
         }
     }
@@ -215,9 +215,9 @@ impl Responder {
 
     fn send(mut self, bytes: &[u8]) {
         self.finish(0);
-        match self.door.take() {
-            Some(Door::Device(exchange)) => exchange.send(self.unique, bytes),
-            Some(Door::Ring(token)) => token.send(self.unique, bytes),
+        match self.channel.take() {
+            Some(Channel::Device(exchange)) => exchange.send(self.unique, bytes),
+            Some(Channel::Ring(token)) => token.send(self.unique, bytes),
             None => {}
         }
     }
@@ -229,33 +229,33 @@ impl Responder {
             libc::EIO
         };
         self.finish(errno);
-        match self.door.take() {
-            Some(Door::Device(exchange)) => exchange.send_error(self.unique, errno),
-            Some(Door::Ring(token)) => token.send_error(self.unique, errno),
+        match self.channel.take() {
+            Some(Channel::Device(exchange)) => exchange.send_error(self.unique, errno),
+            Some(Channel::Ring(token)) => token.send_error(self.unique, errno),
             None => {}
         }
     }
 
     /// Counts the answer. Before it is sent, so that who has the answer also finds it counted.
     fn finish(&self, errno: i32) {
-        let Some(door) = &self.door else { return };
+        let Some(channel) = &self.channel else { return };
         if errno != 0 {
-            door.counts().error(self.opcode);
+            channel.counts().error(self.opcode);
         }
-        let latency = self.started.map(|started| started.elapsed());
-        door.connection()
-            .telemetry
-            .record(self.opcode, latency, errno);
+        if let Some(started) = self.started {
+            let telemetry = &channel.context().telemetry;
+            telemetry.record(self.opcode, started.elapsed());
+        }
     }
 
-    fn door(&self) -> &Door {
-        self.door
+    fn channel(&self) -> &Channel {
+        self.channel
             .as_ref()
             .expect("a responder is consumed by its answer")
     }
 
-    fn door_mut(&mut self) -> &mut Door {
-        self.door
+    fn channel_mut(&mut self) -> &mut Channel {
+        self.channel
             .as_mut()
             .expect("a responder is consumed by its answer")
     }
@@ -263,8 +263,8 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        if let Some(door) = &self.door {
-            let counts = door.counts();
+        if let Some(channel) = &self.channel {
+            let counts = channel.counts();
             let cause = if std::thread::panicking() {
                 &counts.panics
             } else {

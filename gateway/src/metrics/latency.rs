@@ -1,4 +1,4 @@
-//! Latencies in buckets. A [`Latency`] is a handful of counters: recording touches two of them and
+//! Latencies in buckets. A [`LatencyHistogram`] is a handful of counters: recording touches two of them and
 //! allocates nothing, so it can stand on a ring thread's path, and a mount that nobody scrapes holds
 //! no samples and needs no upkeep. (The exporter's own histograms keep every sample until somebody
 //! renders or a timer drains them.)
@@ -21,21 +21,21 @@ pub const BOUNDS: [f64; 16] = [
 
 /// One operation's latencies.
 #[derive(Debug, Default)]
-pub struct Latency {
+pub struct LatencyHistogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
 }
 
-/// A [`Latency`] at one moment.
+/// A [`LatencyHistogram`] at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Latencies {
+pub struct LatencySnapshot {
     /// How many fell into each bucket, not added up.
     pub buckets: [u64; BOUNDS.len() + 1],
     /// All of them together, in seconds.
     pub seconds: f64,
 }
 
-impl HistogramFn for Latency {
+impl HistogramFn for LatencyHistogram {
     fn record(&self, seconds: f64) {
         let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
@@ -44,17 +44,17 @@ impl HistogramFn for Latency {
     }
 }
 
-impl Latency {
+impl LatencyHistogram {
     /// What was recorded so far.
-    pub fn read(&self) -> Latencies {
-        Latencies {
+    pub fn read(&self) -> LatencySnapshot {
+        LatencySnapshot {
             buckets: std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed)),
             seconds: self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9,
         }
     }
 }
 
-impl Latencies {
+impl LatencySnapshot {
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -75,16 +75,16 @@ impl Latencies {
 
 /// All histograms of one name, by the value of their one label, in order of making.
 #[derive(Debug)]
-pub struct Family {
+pub struct HistogramFamily {
     name: &'static str,
     label: &'static str,
     help: &'static str,
-    members: Mutex<Vec<(String, Arc<Latency>)>>,
+    members: Mutex<Vec<(String, Arc<LatencyHistogram>)>>,
 }
 
-impl Family {
-    /// An empty family.
-    pub fn new(name: &'static str, label: &'static str, help: &'static str) -> Self {
+impl HistogramFamily {
+    /// An empty family: its name, its label, what it says.
+    pub fn new([name, label, help]: [&'static str; 3]) -> Self {
         Self {
             name,
             label,
@@ -99,13 +99,13 @@ impl Family {
         if let Some((_, latency)) = members.iter().find(|(label, _)| label == value) {
             return metrics::Histogram::from_arc(latency.clone());
         }
-        let latency = Arc::new(Latency::default());
+        let latency = Arc::new(LatencyHistogram::default());
         members.push((value.to_owned(), latency.clone()));
         metrics::Histogram::from_arc(latency)
     }
 
     /// Every member that has recorded something.
-    pub fn read(&self) -> Vec<(String, Latencies)> {
+    pub fn read(&self) -> Vec<(String, LatencySnapshot)> {
         let members = self.members.lock();
         let read = members
             .iter()
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_latency_falls_into_the_bucket_that_holds_it() {
-        let latency = Latency::default();
+        let latency = LatencyHistogram::default();
         for seconds in [0.000_001, 0.000_01, 0.002, 500.0] {
             latency.record(seconds);
         }
@@ -170,12 +170,12 @@ mod tests {
         assert!((read.seconds - 500.002_011).abs() < 1e-6);
         assert_eq!(read.quantile(0.5), Some(0.000_01));
         assert_eq!(read.quantile(0.99), Some(100.0));
-        assert_eq!(Latency::default().read().quantile(0.5), None);
+        assert_eq!(LatencyHistogram::default().read().quantile(0.5), None);
     }
 
     #[test]
     fn a_family_renders_growing_buckets() {
-        let family = Family::new("x_seconds", "op", "How long x takes.");
+        let family = HistogramFamily::new(["x_seconds", "op", "How long x takes."]);
         let mut text = String::new();
         let _ = family.member("unused");
         family.render(&mut text);

@@ -1,7 +1,13 @@
-//! What `ackfs stats` shows: the counters of all rooms, in a shape of its own that travels over the
-//! control socket as JSON. Durations are in seconds, sizes in bytes, and both say so in their names.
+//! What `ackfs stats` shows: the counters of all rooms, in a shape that travels over the control socket as
+//! JSON. Durations are in seconds, sizes in bytes, and both say so in their names. The sections are made
+//! by `table.rs`.
 
 use serde::{Deserialize, Serialize};
+
+use super::description::Reading;
+use super::table::{
+    CloseReport, DiskReport, FilesReport, ReadReport, TransportReport, WriteReport,
+};
 
 /// One mount at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,35 +37,20 @@ pub struct Report {
     pub store: Vec<StoreReport>,
 }
 
-/// See [`Report::transport`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(
-    missing_docs,
-    reason = "the fields are those of the transport's statistics"
-)]
-pub struct TransportReport {
-    /// `uring` or `classic`.
-    pub name: String,
-    /// Why it is not the ring, or empty.
-    pub reason: String,
-    pub slots: u64,
-    pub slots_held: u64,
-    pub longest_held_seconds: f64,
-    pub interrupts: u64,
-    pub panics: u64,
-}
-
-/// See [`Report::close`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CloseReport {
-    /// `flush` or `release`.
-    pub mode: String,
-    /// Why it is not `release`, or empty.
-    pub reason: String,
-    /// Publishes that a RELEASE began; their failures are told to no close.
-    pub release_publishes: u64,
+impl Report {
+    /// The counter `section.field`; `None` if there is none of that name, or no such thing in the mount.
+    pub fn reading(&self, name: &str) -> Option<Reading> {
+        let (section, field) = name.split_once('.')?;
+        match section {
+            "transport" => self.transport.reading(field),
+            "close" => self.close.reading(field),
+            "read" => self.read.reading(field),
+            "disk" => self.disk.as_ref()?.reading(field),
+            "write" => self.write.reading(field),
+            "files" => self.files.reading(field),
+            _ => None,
+        }
+    }
 }
 
 /// One kind of the kernel's operations.
@@ -76,73 +67,6 @@ pub struct OperationReport {
     pub p50_seconds: f64,
     /// All but one of a hundred were.
     pub p99_seconds: f64,
-}
-
-/// See [`Report::read`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(
-    missing_docs,
-    reason = "the fields are those of the read path's statistics"
-)]
-pub struct ReadReport {
-    pub hits: u64,
-    pub misses: u64,
-    pub memory_hit_bytes: u64,
-    pub disk_hit_bytes: u64,
-    pub miss_bytes: u64,
-    pub fetched_bytes: u64,
-    pub memory_bytes: u64,
-    pub corrupt_extents: u64,
-}
-
-/// See [`Report::disk`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(
-    missing_docs,
-    reason = "the fields are those of the disk cache's statistics"
-)]
-pub struct DiskReport {
-    pub used_bytes: u64,
-    pub size_max_bytes: u64,
-    pub evicted_bytes: u64,
-    pub skipped_extents: u64,
-}
-
-/// See [`Report::write`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(
-    missing_docs,
-    reason = "the fields are those of the write path's statistics"
-)]
-pub struct WriteReport {
-    pub dirty_bytes: u64,
-    pub staged_bytes: u64,
-    pub dirty_files: u64,
-    pub oldest_dirty_seconds: f64,
-    pub published: u64,
-    pub failed: u64,
-    pub uploaded_bytes: u64,
-}
-
-/// See [`Report::files`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(
-    missing_docs,
-    reason = "the fields are those of the filesystem's statistics"
-)]
-pub struct FilesReport {
-    pub inodes: u64,
-    pub file_handles: u64,
-    pub dir_handles: u64,
-    pub stuck_files: u64,
-    pub lost_files: u64,
-    pub hidden_keys: u64,
-    pub shadowed_files: u64,
-    pub passthrough_opens: u64,
 }
 
 /// One kind of requests to the store.

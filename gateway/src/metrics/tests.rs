@@ -1,12 +1,20 @@
-use super::*;
-use crate::fuse::mount::NoSyncRelease;
-use crate::s3::{KindStats, PriorityStats};
+use std::time::{Duration, SystemTime};
 
-fn snapshot() -> Snapshot {
+use ackfs_cache::dirty::WriteStats;
+use ackfs_cache::read::ReadStats;
+
+use super::*;
+use crate::fs::FsStats;
+use crate::fuse::TransportStats;
+use crate::fuse::mount::NoSyncRelease;
+use crate::fuse::mount::TransportInfo;
+use crate::s3::{KindStats, LaneStats};
+
+fn snapshot() -> RoomStats {
     let mut transport = TransportStats::default();
     transport.requests[15] = 7;
     transport.errors[15] = 2;
-    Snapshot {
+    RoomStats {
         info: TransportInfo {
             ring: false,
             reason: Some("enable_uring is off".into()),
@@ -38,15 +46,15 @@ fn snapshot() -> Snapshot {
         withheld: 1 << 20,
         store: StoreStats {
             kinds: vec![KindStats {
-                kind: RequestKind::Put,
+                kind: Kind::Put,
                 ok: 5,
                 retried: 1,
                 absent: 3,
                 changed: 4,
                 failed: 2,
             }],
-            priorities: vec![PriorityStats {
-                priority: "upload",
+            lanes: vec![LaneStats {
+                lane: "upload",
                 in_flight: 4,
                 waiting: 0,
             }],
@@ -60,8 +68,9 @@ fn snapshot() -> Snapshot {
 #[test]
 fn the_page_has_every_room_and_only_described_names() {
     let metrics = Metrics::default();
-    metrics.transport_telemetry().latency[15].record(0.002);
-    metrics.store_telemetry().latency[RequestKind::Put as usize].record(0.02);
+    let latency = Duration::from_millis(2);
+    metrics.transport_telemetry().record(15, latency);
+    metrics.store_telemetry().latency[Kind::Put as usize].record(0.02);
     let page = metrics.render(&snapshot());
     for line in [
         "ackfs_fuse_requests_total{op=\"READ\"} 7",
@@ -104,9 +113,9 @@ fn the_page_has_every_room_and_only_described_names() {
 
 #[test]
 fn names_end_in_their_unit() {
-    let singles = SINGLES.iter().map(|m| (m.name, m.unit, m.help, m.grows));
-    for (name, unit, help, grows) in singles.chain(LABELLED) {
+    for (name, unit, help, kind) in descriptions() {
         let stem = name.strip_suffix("_total").unwrap_or(name);
+        let grows = kind == MetricKind::Total;
         assert_eq!(stem != name, grows, "{name}: _total is for what only grows");
         match unit {
             Unit::Bytes => assert!(stem.ends_with("_bytes"), "{name}"),
@@ -123,7 +132,8 @@ fn names_end_in_their_unit() {
 #[test]
 fn the_report_has_counts_and_latencies() {
     let metrics = Metrics::default();
-    metrics.transport_telemetry().latency[15].record(0.002);
+    let latency = Duration::from_millis(2);
+    metrics.transport_telemetry().record(15, latency);
     let report = metrics.report(&snapshot(), "/mnt", "s3://data");
     assert_eq!(report.operations.len(), 1);
     assert_eq!(report.operations[0].count, 7);

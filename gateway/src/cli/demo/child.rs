@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::config::{Host, Transport};
-use crate::daemon::mounts;
+use crate::config::Host;
+use crate::daemon::mountpoint;
+use crate::fuse::mount::Transport;
 
-use super::super::{Exit, Failure};
-use super::BUCKET;
+use super::super::exit::{CliError, Exit};
 
+/// The demo's bucket.
+pub(super) const BUCKET: &str = "ackfs-demo";
 /// How long the mount may take to end; its own limit is below.
 const END_MAX: Duration = Duration::from_secs(20);
 
@@ -33,10 +35,10 @@ pub(super) struct Places {
 
 impl Places {
     /// Makes what is not there, but for what stands above a `dir` that was given.
-    pub(super) fn make(dir: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn make(dir: Option<&Path>) -> Result<Self, CliError> {
         let refused = |error: io::Error| {
             let message = format!("cannot make a directory to mount on: {error}");
-            Failure::new(Exit::CannotMount, message)
+            CliError::new(Exit::CannotMount, message)
         };
         let root = nix::unistd::mkdtemp(&std::env::temp_dir().join("ackfs-demo-XXXXXX"))
             .map_err(|errno| refused(errno.into()))?;
@@ -50,18 +52,18 @@ impl Places {
             places.dir = std::path::absolute(dir).map_err(refused)?;
         }
         let dir = &places.dir;
-        if !dir.exists() && !mounts::is_dead(dir) {
+        if !dir.exists() && !mountpoint::is_dead(dir) {
             std::fs::create_dir(dir).map_err(|error| match (error.kind(), dir.parent()) {
                 (io::ErrorKind::NotFound, Some(above)) => {
                     let above = above.display();
                     let message = format!("{above} does not exist: make it with mkdir -p {above}");
-                    Failure::new(Exit::CannotMount, message)
+                    CliError::new(Exit::CannotMount, message)
                 }
                 _ => refused(error),
             })?;
             places.dir_is_ours = true;
         }
-        places.dir = mounts::resolve(&places.dir).map_err(refused)?;
+        places.dir = mountpoint::resolve(&places.dir).map_err(refused)?;
         Ok(places)
     }
 }
@@ -92,9 +94,9 @@ impl Child {
         (access_key, secret_key): &(String, String),
         places: &Places,
         door: Transport,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CliError> {
         let failed =
-            |error: io::Error| Failure::plain(format!("the mount does not start: {error}"));
+            |error: io::Error| CliError::plain(format!("the mount does not start: {error}"));
         let door = match door {
             Transport::Auto => "auto",
             Transport::Uring => "uring",
@@ -151,17 +153,17 @@ impl Child {
         if ready.is_empty() {
             // It has told why on the stderr that it shares with us.
             let code = child.end().map_err(failed)?.code();
-            return Err(Failure::new(code.map_or(Exit::Failed, Exit::of), ""));
+            return Err(CliError::new(code.map_or(Exit::Failed, Exit::of), ""));
         }
         Ok(child)
     }
 
     /// Ends the mount in order.
-    pub(super) fn stop(mut self) -> Result<(), Failure> {
+    pub(super) fn stop(mut self) -> Result<(), CliError> {
         match self.end() {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(Failure::plain(format!("the mount ended with {status}"))),
-            Err(error) => Err(Failure::plain(format!("the mount does not end: {error}"))),
+            Ok(status) => Err(CliError::plain(format!("the mount ended with {status}"))),
+            Err(error) => Err(CliError::plain(format!("the mount does not end: {error}"))),
         }
     }
 
@@ -181,8 +183,8 @@ impl Child {
         }
         self.process.kill()?;
         let status = self.process.wait();
-        if mounts::is_dead(&self.dir) {
-            mounts::detach(&self.dir)?;
+        if mountpoint::is_dead(&self.dir) {
+            mountpoint::detach(&self.dir)?;
         }
         status
     }

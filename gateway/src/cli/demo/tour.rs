@@ -20,13 +20,15 @@ use crate::demo::faults::{Effect, Rule};
 use crate::logging::say;
 use crate::metrics::Report;
 
-use super::{BUCKET, Exit, Interrupted, took};
+use super::super::exit::Exit;
+use super::child::BUCKET;
+use super::interrupted::Interrupted;
 
 /// The object whose reading is timed, in MiB.
 const LARGE_MIB: usize = 256;
 const MIB: usize = 1 << 20;
 
-type Step = Result<String, String>;
+type StepResult = Result<String, String>;
 
 /// How a tour ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +79,7 @@ impl<'a> Tour<'a> {
 
     /// Walks through all steps; `report` asks the mount how it is.
     pub(super) fn run(&self, report: impl Fn() -> Result<Report, String>) -> Toured {
-        let steps: [(&str, &dyn Fn() -> Step); 5] = [
+        let steps: [(&str, &dyn Fn() -> StepResult); 5] = [
             (
                 "written through the mount, read by another client when close() returns",
                 &|| self.written(),
@@ -92,7 +94,7 @@ impl<'a> Tour<'a> {
         walk(&steps, &self.interrupted)
     }
 
-    fn written(&self) -> Step {
+    fn written(&self) -> StepResult {
         let text = b"what close() acknowledged is in the bucket\n";
         let mut file = File::create(self.dir.join("hello.txt")).map_err(words)?;
         file.write_all(text).map_err(words)?;
@@ -110,7 +112,7 @@ impl<'a> Tour<'a> {
         ))
     }
 
-    fn put(&self) -> Step {
+    fn put(&self) -> StepResult {
         let text = Bytes::from_static(b"put past the mount\n");
         self.put_object("from-s3.txt", text.clone())?;
         let began = Instant::now();
@@ -125,7 +127,7 @@ impl<'a> Tour<'a> {
         ))
     }
 
-    fn refused(&self) -> Step {
+    fn refused(&self) -> StepResult {
         let fault = Rule::new(Effect::refuse(403, "AccessDenied")).key("refused.txt");
         let fault = self.server.faults().add(fault.on("PutObject"));
         let mut file = File::create(self.dir.join("refused.txt")).map_err(words)?;
@@ -147,7 +149,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    fn large(&self) -> Step {
+    fn large(&self) -> StepResult {
         let mut content = Vec::with_capacity(LARGE_MIB * MIB);
         (0..LARGE_MIB).for_each(|number| content.extend_from_slice(&block(number)));
         self.put_object("large.bin", content.into())?;
@@ -210,7 +212,7 @@ impl<'a> Tour<'a> {
     }
 }
 
-fn walk(steps: &[(&str, &dyn Fn() -> Step)], interrupted: &Interrupted) -> Toured {
+fn walk(steps: &[(&str, &dyn Fn() -> StepResult)], interrupted: &Interrupted) -> Toured {
     let mut held = true;
     let mut signal = None;
     for (number, (what, step)) in steps.iter().enumerate() {
@@ -252,6 +254,15 @@ fn block(number: usize) -> Vec<u8> {
     block
 }
 
+/// How long something took, for people.
+fn took(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 0.001 => format!("{:.0} us", seconds * 1e6),
+        seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
+        seconds => format!("{seconds:.2} s"),
+    }
+}
+
 fn words(error: io::Error) -> String {
     error.to_string()
 }
@@ -274,13 +285,13 @@ mod tests {
         let interrupted = Interrupted::default();
         let (held, failed) = (|| Ok("seen".to_owned()), || Err("not seen".to_owned()));
         assert_eq!(walk(&[("a", &held)], &interrupted), Toured::Held);
-        let steps: [(&str, &dyn Fn() -> Step); 2] = [("a", &failed), ("b", &held)];
+        let steps: [(&str, &dyn Fn() -> StepResult); 2] = [("a", &failed), ("b", &held)];
         assert_eq!(walk(&steps, &interrupted), Toured::Failed);
         let stopped = || {
             interrupted.set(Exit::Interrupted);
             failed()
         };
-        let steps: [(&str, &dyn Fn() -> Step); 2] = [("a", &failed), ("b", &stopped)];
+        let steps: [(&str, &dyn Fn() -> StepResult); 2] = [("a", &failed), ("b", &stopped)];
         assert_eq!(walk(&steps, &interrupted), Toured::Failed);
     }
 
@@ -294,7 +305,8 @@ mod tests {
             Err("not seen".to_owned())
         };
         let never = || panic!("the tour has ended");
-        let steps: [(&str, &dyn Fn() -> Step); 3] = [("a", &held), ("b", &stopped), ("c", &never)];
+        let steps: [(&str, &dyn Fn() -> StepResult); 3] =
+            [("a", &held), ("b", &stopped), ("c", &never)];
         let wanted = Toured::Interrupted(Exit::Interrupted);
         assert_eq!(walk(&steps, &interrupted), wanted);
     }

@@ -8,7 +8,7 @@ use ackfs_cache::store::{ListRequest, ObjectStore, StoreResult};
 use crate::fs::names::key::name_of;
 use crate::s3::S3Store;
 
-use super::Check;
+use super::check::Check;
 
 const KEYS: &str = "keys";
 /// Pages of a thousand keys that are looked at: a bucket may have millions of them.
@@ -18,14 +18,14 @@ const NAMED_MAX: usize = 5;
 
 /// What a listing from the beginning holds that cannot be shown.
 #[derive(Debug, Default)]
-struct Seen {
+struct KeySurvey {
     keys: usize,
     hidden: Vec<String>,
     files: BTreeSet<String>,
     directories: BTreeSet<String>,
 }
 
-impl Seen {
+impl KeySurvey {
     fn add(&mut self, prefix: &str, key: &str) {
         self.keys += 1;
         let Some(below) = key.strip_prefix(prefix) else {
@@ -88,8 +88,8 @@ pub(super) async fn check(store: &S3Store, prefix: &str) -> Check {
     }
 }
 
-async fn look(store: &S3Store, prefix: &str) -> StoreResult<(Seen, bool)> {
-    let mut seen = Seen::default();
+async fn look(store: &S3Store, prefix: &str) -> StoreResult<(KeySurvey, bool)> {
+    let mut seen = KeySurvey::default();
     let mut request = ListRequest {
         prefix: prefix.to_owned(),
         delimited: false,
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn line(prefix: &str, keys: &[&str], whole: bool) -> String {
-        let mut seen = Seen::default();
+        let mut seen = KeySurvey::default();
         for key in keys {
             seen.add(prefix, key);
         }

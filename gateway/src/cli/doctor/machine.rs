@@ -1,22 +1,21 @@
-//! The machine's part: kernel, `/dev/fuse`, the ring, rights, limits, directories. What is decided from
+//! The machine's part: kernel, `/dev/fuse`, the ring, rights, limits. What is decided from
 //! text (a release, `/proc/self/status`) is decided by functions that take the text.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::config::units::Size;
-use crate::config::{Config, Host, Source, Transport};
-use crate::daemon::mounts;
+use crate::config::{self, Config, Host};
 use crate::fuse::mount::{
-    self, DISABLE_SYNC_RELEASE, NoSyncRelease, Unavailable, probe, probe_setup, switch,
+    self, DISABLE_SYNC_RELEASE, NoSyncRelease, Transport, Unavailable, probe, probe_setup, switch,
     sync_release,
 };
 
-use super::Check;
+use super::check::Check;
 
 /// The kernel that FUSE-over-io_uring came with.
 const RING_SINCE: (u32, u32) = (6, 14);
@@ -49,11 +48,6 @@ pub(super) fn checks(host: &Host, config: Option<&Config>) -> Vec<Check> {
     checks.push(close_mode(sync_release(), wanted));
     checks.extend([descriptors(), memory(host, config), pages()]);
     checks
-}
-
-/// What a mount needs of the directories that it was given.
-pub(super) fn places(config: &Config) -> Vec<Check> {
-    vec![directory(&config.dir, &config.source), cache(config)]
 }
 
 fn kernel() -> Check {
@@ -230,7 +224,8 @@ fn descriptors() -> Check {
 }
 
 fn memory(host: &Host, config: Option<&Config>) -> Check {
-    let used = config.map_or(128 << 20, |config| config.cache.memory) + (64 << 20);
+    let memory = config.map_or(config::MEMORY, |config| config.cache.memory);
+    let used = memory + config::MEMORY_BESIDE;
     match host.memory_limit {
         None => Check::ok("memory", "no cgroup limit"),
         Some(limit) if limit >= used => {
@@ -261,112 +256,6 @@ fn pages() -> Check {
     }
 }
 
-fn directory(dir: &Path, wanted: &Source) -> Check {
-    let name = "directory";
-    let shown = dir.display();
-    let resolved = mounts::resolve(dir)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => mounts::DirError::Missing(dir.to_owned()),
-            _ => mounts::DirError::Io(dir.to_owned(), error),
-        })
-        .and_then(|dir| mounts::check(&dir));
-    match resolved {
-        Ok(false) => Check::ok(name, format!("{shown} can be mounted on")),
-        Ok(true) => Check::warn(
-            name,
-            format!("{shown} is not empty; a mount hides what is in it"),
-            "name an empty directory",
-        ),
-        Err(mounts::DirError::Missing(_)) => Check::fail(
-            name,
-            format!("{shown} does not exist"),
-            format!("mkdir -p {shown}"),
-        ),
-        Err(mounts::DirError::Mounted(_, source, fs_type)) => {
-            mounted(dir, &source, &fs_type, wanted)
-        }
-        Err(error) => Check::fail(name, error.to_string(), "name another directory"),
-    }
-}
-
-/// `source` is mounted on `dir` and alive.
-fn mounted(dir: &Path, source: &str, fs_type: &str, wanted: &Source) -> Check {
-    let name = "directory";
-    let shown = dir.display();
-    let ours = fs_type == mounts::FS_TYPE;
-    if ours && source == mount::shown_source(&wanted.to_string()) {
-        return Check::ok(name, format!("an ackfs serves {wanted} on {shown}"));
-    }
-    let umount = if ours { "ackfs umount" } else { "umount" };
-    Check::fail(
-        name,
-        format!("{shown} has {source} ({fs_type}) mounted on it"),
-        format!("{umount} {shown}, or name another directory"),
-    )
-}
-
-fn cache(config: &Config) -> Check {
-    let name = "cache directory";
-    let cache = &config.cache;
-    if cache.size == 0 {
-        return Check::ok(name, "none, as --cache-size 0 asks");
-    }
-    let held = mounts::resolve(&config.dir).map(|dir| mounts::check_cache(&dir, cache));
-    if let Ok(Err(_)) = held {
-        return Check::fail(
-            name,
-            format!("{} lies in the directory to mount on", cache.dir.display()),
-            "give a --cache-dir outside of it, or --cache-size 0",
-        );
-    }
-    let dir = &cache.dir;
-    let shown = dir.display();
-    // What is not there yet is made by the mount; then what stands above it counts.
-    let Some(there) = dir.ancestors().find(|dir| dir.exists()) else {
-        return Check::fail(
-            name,
-            format!("{shown} cannot be made"),
-            "give another --cache-dir",
-        );
-    };
-    if !there.is_dir() {
-        return Check::fail(
-            name,
-            format!("{} is not a directory", there.display()),
-            "give another --cache-dir, or --cache-size 0",
-        );
-    }
-    if let Err(error) = nix::unistd::access(there, nix::unistd::AccessFlags::W_OK) {
-        let owner = fs::metadata(there).map_or(0, |metadata| metadata.uid());
-        return Check::fail(
-            name,
-            format!(
-                "{} cannot be written: {} (its owner is {owner})",
-                there.display(),
-                error.desc()
-            ),
-            "give a --cache-dir that can be written, or --cache-size 0",
-        );
-    }
-    let free = nix::sys::statvfs::statvfs(there)
-        .map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
-    if free < cache.size {
-        return Check::warn(
-            name,
-            format!(
-                "{shown} has {} free and may be asked for {}",
-                Size(free),
-                Size(cache.size)
-            ),
-            "lower --cache-size, or give a --cache-dir with more room",
-        );
-    }
-    Check::ok(
-        name,
-        format!("{shown}, {} of {} free", Size(cache.size), Size(free)),
-    )
-}
-
 /// The number behind `field` in `/proc/self/status`; the capability masks are hexadecimal.
 fn mask(status: &str, field: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix(field))?;
@@ -375,9 +264,8 @@ fn mask(status: &str, field: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::check::CheckStatus;
     use super::*;
-    use crate::daemon::mounts::FS_TYPE;
 
     #[test]
     fn a_release_is_compared_by_its_numbers() {
@@ -430,12 +318,12 @@ mod tests {
 
     #[test]
     fn without_rights_and_helper_there_is_no_mount() {
-        assert_eq!(rights(false, None, false).verdict, Verdict::Fail);
-        assert_eq!(rights(true, None, false).verdict, Verdict::Ok);
+        assert_eq!(rights(false, None, false).status, CheckStatus::Fail);
+        assert_eq!(rights(true, None, false).status, CheckStatus::Ok);
         let helper = Some(Path::new("/bin/fusermount3"));
-        assert_eq!(rights(false, helper, false).verdict, Verdict::Ok);
-        assert_eq!(helper_check(true, None).verdict, Verdict::Ok);
-        assert_eq!(helper_check(false, None).verdict, Verdict::Fail);
+        assert_eq!(rights(false, helper, false).status, CheckStatus::Ok);
+        assert_eq!(helper_check(true, None).status, CheckStatus::Ok);
+        assert_eq!(helper_check(false, None).status, CheckStatus::Fail);
     }
 
     /// It said "ok, by fusermount3" where every mount failed.
@@ -443,24 +331,9 @@ mod tests {
     fn under_no_new_privs_fusermount3_gives_no_right() {
         let helper = Some(Path::new("/bin/fusermount3"));
         let check = rights(false, helper, true);
-        assert_eq!(check.verdict, Verdict::Fail);
+        assert_eq!(check.status, CheckStatus::Fail);
         assert!(check.line().contains("no_new_privs"), "{}", check.line());
-        assert_eq!(rights(true, helper, true).verdict, Verdict::Ok);
+        assert_eq!(rights(true, helper, true).status, CheckStatus::Ok);
         assert_eq!(mask("NoNewPrivs:\t1\n", "NoNewPrivs:"), Some(1));
-    }
-
-    /// README's own order is mount, then doctor: it called the mount that it should praise a failure.
-    #[test]
-    fn a_mount_that_serves_what_was_asked_for_is_no_failure() {
-        let data: Source = "s3://data/a,b".parse().unwrap();
-        let check = mounted(Path::new("/mnt"), "s3://data/a_b/", FS_TYPE, &data);
-        assert_eq!(check.verdict, Verdict::Ok);
-        assert!(check.found.contains("serves s3://data/a,b/"), "{check:?}");
-        for (source, fs_type) in [("s3://other", FS_TYPE), ("s3://data/a_b/", "fuse.s3fs")] {
-            let check = mounted(Path::new("/mnt"), source, fs_type, &data);
-            assert_eq!(check.verdict, Verdict::Fail, "{check:?}");
-        }
-        let others = mounted(Path::new("/mnt"), "x", "fuse.sshfs", &data);
-        assert!(others.mend.unwrap().starts_with("umount /mnt"));
     }
 }

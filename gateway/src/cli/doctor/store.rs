@@ -14,7 +14,9 @@ use crate::config::{Checksum, Config};
 use crate::daemon::s3_config;
 use crate::s3::{Capabilities, ConnectError, ConnectErrorKind, Honoured, S3Store};
 
-use super::{Check, Failure};
+use super::check::Check;
+use super::keys;
+use crate::cli::exit::CliError;
 
 const ENDPOINT: &str = "endpoint";
 const CREDENTIALS: &str = "credentials";
@@ -31,11 +33,11 @@ const SKEW_WARN: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a mount needs of the store. Waits for it.
-pub(super) fn checks(config: &Config) -> Result<Vec<Check>, Failure> {
+pub(super) fn checks(config: &Config) -> Result<Vec<Check>, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::plain(format!("cannot start: {error}")))?;
+        .map_err(|error| CliError::plain(format!("cannot start: {error}")))?;
     Ok(runtime.block_on(ask(config)))
 }
 
@@ -51,7 +53,7 @@ async fn ask(config: &Config) -> Vec<Check> {
             checks.push(checksums(config, &store, &found).await);
             checks.push(part_copies(&store, config.mount.read_only).await);
             checks.push(clock(found.endpoint_url.as_deref()));
-            checks.push(super::keys::check(&store, &config.source.prefix).await);
+            checks.push(keys::check(&store, &config.source.prefix).await);
             checks
         }
         Err(error) => refused(config, &error),
@@ -287,7 +289,7 @@ fn date_of(line: &str) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::check::CheckStatus;
     use super::*;
 
     #[test]
@@ -305,8 +307,8 @@ mod tests {
 
     #[test]
     fn a_clock_is_judged_by_what_signatures_allow() {
-        assert_eq!(skew(Duration::from_secs(2)).verdict, Verdict::Ok);
-        assert_eq!(skew(Duration::from_secs(120)).verdict, Verdict::Warn);
-        assert_eq!(skew(Duration::from_secs(1000)).verdict, Verdict::Fail);
+        assert_eq!(skew(Duration::from_secs(2)).status, CheckStatus::Ok);
+        assert_eq!(skew(Duration::from_secs(120)).status, CheckStatus::Warn);
+        assert_eq!(skew(Duration::from_secs(1000)).status, CheckStatus::Fail);
     }
 }

@@ -8,7 +8,7 @@
 
 use zerocopy::IntoBytes;
 
-use super::{Dirent, EntryOut};
+use super::answer::{Dirent, EntryOut};
 
 /// Packs directory entries into an answer of READDIR or READDIRPLUS.
 #[derive(Debug)]

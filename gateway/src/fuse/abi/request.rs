@@ -1,6 +1,6 @@
 //! The fixed structs that begin a request, one for each operation that has one.
 
-use super::wire;
+use super::wire::wire;
 
 wire! {
     /// `struct fuse_in_header`: before every request.

@@ -8,7 +8,7 @@
 //! 256  ring_ent_in_out  flags, commit_id @264, payload_sz @272
 //! ```
 
-use super::wire;
+use super::wire::wire;
 
 wire! {
     /// `struct fuse_uring_ent_in_out`.

@@ -8,9 +8,6 @@ use std::process::Command;
 
 use super::{opcode, request, ring};
 
-/// A struct of the wire: its name here, its size, its fields and where they begin.
-pub(crate) type Layout = (&'static str, usize, &'static [(&'static str, usize)]);
-
 /// The header's name of a struct: `fuse_` and ours in lower case, but for these. `None` is no struct of
 /// the header's.
 fn c_struct(name: &str) -> Option<String> {
@@ -152,7 +149,7 @@ fn program() -> String {
         writeln!(text, "_Static_assert({what} {how} {value}, \"{what}\");")
             .expect("a string takes any text");
     };
-    for (name, size, fields) in [super::LAYOUTS, request::LAYOUTS, ring::LAYOUTS].concat() {
+    for (name, size, fields) in [super::answer::LAYOUTS, request::LAYOUTS, ring::LAYOUTS].concat() {
         let Some(c_name) = c_struct(name) else {
             continue;
         };

@@ -23,28 +23,29 @@ const SMALL: usize = 64 << 10;
 const HEADROOM: usize = 4096;
 
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct BufferPool {
     payload: usize,
     out_max: usize,
-    /// Guards the counts and the idle buffers; a leaf in the lock order.
-    state: Mutex<State>,
+    /// A leaf in the lock order.
+    free: Mutex<FreeList>,
     returned: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FreeList {
     idle: Vec<Box<[u8]>>,
+    /// How many buffers are with requests.
     out: usize,
 }
 
-impl Pool {
+impl BufferPool {
     /// Buffers for payloads of `payload` bytes; about `bytes_max` may be out at a time.
     pub(crate) fn new(payload: usize, bytes_max: u64) -> Arc<Self> {
         let out_max = usize::try_from(bytes_max).unwrap_or(usize::MAX) / payload.max(1);
         Arc::new(Self {
             payload,
             out_max: out_max.max(IDLE_MAX),
-            state: Mutex::default(),
+            free: Mutex::default(),
             returned: Condvar::new(),
         })
     }
@@ -55,24 +56,24 @@ impl Pool {
     }
 
     /// A buffer that takes any message. Never waits.
-    pub(crate) fn take(self: &Arc<Self>) -> Buffer {
+    pub(crate) fn take(self: &Arc<Self>) -> PoolBuffer {
         let idle = {
-            let mut state = self.state.lock();
-            state.out += 1;
-            state.idle.pop()
+            let mut free = self.free.lock();
+            free.out += 1;
+            free.idle.pop()
         };
-        Buffer {
+        PoolBuffer {
             bytes: idle.unwrap_or_else(|| vec![0; self.payload + HEADROOM].into_boxed_slice()),
             pool: Some(Arc::clone(self)),
         }
     }
 
     /// Room for an answer of `len` bytes. Never waits.
-    pub(crate) fn take_room(self: &Arc<Self>, len: usize) -> Buffer {
+    pub(crate) fn take_room(self: &Arc<Self>, len: usize) -> PoolBuffer {
         if len > SMALL {
             return self.take();
         }
-        Buffer {
+        PoolBuffer {
             bytes: vec![0; len].into_boxed_slice(),
             pool: None,
         }
@@ -80,18 +81,18 @@ impl Pool {
 
     /// Waits until fewer buffers are out than may be, a bounded time.
     pub(crate) fn wait_for_room(&self) {
-        let mut state = self.state.lock();
-        if state.out >= self.out_max {
-            self.returned.wait_for(&mut state, WAIT_MAX);
+        let mut free = self.free.lock();
+        if free.out >= self.out_max {
+            self.returned.wait_for(&mut free, WAIT_MAX);
         }
     }
 
     fn give_back(&self, bytes: Box<[u8]>) {
         let spare = {
-            let mut state = self.state.lock();
-            state.out -= 1;
-            if state.idle.len() < IDLE_MAX {
-                state.idle.push(bytes);
+            let mut free = self.free.lock();
+            free.out -= 1;
+            if free.idle.len() < IDLE_MAX {
+                free.idle.push(bytes);
                 None
             } else {
                 Some(bytes)
@@ -102,32 +103,32 @@ impl Pool {
     }
 }
 
-/// Memory from a [`Pool`], given back when dropped.
+/// Memory from a [`BufferPool`], given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Buffer {
+pub(crate) struct PoolBuffer {
     bytes: Box<[u8]>,
-    pool: Option<Arc<Pool>>,
+    pool: Option<Arc<BufferPool>>,
 }
 
-impl Buffer {
+impl PoolBuffer {
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 }
 
-impl AsRef<[u8]> for Buffer {
+impl AsRef<[u8]> for PoolBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl AsMut<[u8]> for Buffer {
+impl AsMut<[u8]> for PoolBuffer {
     fn as_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 }
 
-impl Drop for Buffer {
+impl Drop for PoolBuffer {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
             pool.give_back(std::mem::take(&mut self.bytes));
@@ -141,23 +142,23 @@ mod tests {
 
     #[test]
     fn buffers_are_reused_and_few_are_kept() {
-        let pool = Pool::new(8192, 0);
+        let pool = BufferPool::new(8192, 0);
         let many: Vec<_> = (0..3 * IDLE_MAX).map(|_| pool.take()).collect();
-        assert_eq!(pool.state.lock().out, 3 * IDLE_MAX);
+        assert_eq!(pool.free.lock().out, 3 * IDLE_MAX);
         pool.wait_for_room();
         drop(many);
-        assert_eq!(pool.state.lock().idle.len(), IDLE_MAX);
-        assert_eq!(pool.state.lock().out, 0);
+        assert_eq!(pool.free.lock().idle.len(), IDLE_MAX);
+        assert_eq!(pool.free.lock().out, 0);
         let again = pool.take();
         assert_eq!(again.len(), 8192 + HEADROOM);
-        assert_eq!(pool.state.lock().idle.len(), IDLE_MAX - 1);
+        assert_eq!(pool.free.lock().idle.len(), IDLE_MAX - 1);
     }
 
     #[test]
     fn small_answers_take_nothing_from_the_pool() {
-        let pool = Pool::new(1 << 20, 0);
+        let pool = BufferPool::new(1 << 20, 0);
         let room = pool.take_room(4096);
         assert_eq!(room.len(), 4096);
-        assert_eq!(pool.state.lock().out, 0);
+        assert_eq!(pool.free.lock().out, 0);
     }
 }

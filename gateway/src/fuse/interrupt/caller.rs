@@ -26,7 +26,7 @@ const fn mask(signals: &[u32]) -> u64 {
 
 /// What a caller that has a signal waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caller {
+pub(super) enum CallerState {
     /// The answer, to end: the signal kills it.
     Ends,
     /// The answer, to handle the signal then. Whether the call would be restarted the status does not
@@ -40,15 +40,15 @@ pub(super) enum Caller {
 }
 
 /// Looks at the thread `tid`. Waits for no one; reads a file of procfs.
-pub(super) fn look(tid: u32) -> Caller {
+pub(super) fn look(tid: u32) -> CallerState {
     if tid == 0 || !*PROC_IS_OURS {
-        return Caller::Unknown;
+        return CallerState::Unknown;
     }
     let status = fs::read_to_string(format!("/proc/{tid}/status"));
-    status.map_or(Caller::Unknown, |status| judge(&status))
+    status.map_or(CallerState::Unknown, |status| judge(&status))
 }
 
-fn judge(status: &str) -> Caller {
+fn judge(status: &str) -> CallerState {
     let set = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         u64::from_str_radix(line.trim(), 16).ok()
@@ -62,15 +62,15 @@ fn judge(status: &str) -> Caller {
         Some(caught),
     ] = sets
     else {
-        return Caller::Unknown;
+        return CallerState::Unknown;
     };
     let pending = (own | shared) & !blocked & !ignored;
     if pending & !caught & !STOPPING != 0 {
-        Caller::Ends
+        CallerState::Ends
     } else if pending & caught != 0 {
-        Caller::Handles
+        CallerState::Handles
     } else {
-        Caller::Waits
+        CallerState::Waits
     }
 }
 
@@ -89,28 +89,28 @@ mod tests {
     fn a_signal_is_judged_by_what_it_does_to_the_caller() {
         for (sets, caller) in [
             // SIGKILL, which is in every thread's own set, and SIGTERM.
-            ([&[9][..], &[], &[], &[], &[]], Caller::Ends),
-            ([&[9], &[15], &[15], &[], &[15]], Caller::Ends),
-            ([&[], &[15], &[], &[], &[]], Caller::Ends),
+            ([&[9][..], &[], &[], &[], &[]], CallerState::Ends),
+            ([&[9], &[15], &[15], &[], &[15]], CallerState::Ends),
+            ([&[], &[15], &[], &[], &[]], CallerState::Ends),
             // SIGALRM with a handler, SIGALRM with a handler and SIGINT without.
-            ([&[], &[14], &[], &[], &[14]], Caller::Handles),
-            ([&[], &[14, 2], &[], &[], &[14]], Caller::Ends),
+            ([&[], &[14], &[], &[], &[14]], CallerState::Handles),
+            ([&[], &[14, 2], &[], &[], &[14]], CallerState::Ends),
             // Blocked, ignored, stopped.
-            ([&[14], &[], &[14], &[], &[14]], Caller::Waits),
-            ([&[], &[17], &[], &[17], &[]], Caller::Waits),
-            ([&[], &[19], &[], &[], &[]], Caller::Waits),
-            ([&[], &[20, 18], &[], &[], &[18]], Caller::Handles),
-            ([&[], &[], &[], &[], &[14]], Caller::Waits),
+            ([&[14], &[], &[14], &[], &[14]], CallerState::Waits),
+            ([&[], &[17], &[], &[17], &[]], CallerState::Waits),
+            ([&[], &[19], &[], &[], &[]], CallerState::Waits),
+            ([&[], &[20, 18], &[], &[], &[18]], CallerState::Handles),
+            ([&[], &[], &[], &[], &[14]], CallerState::Waits),
         ] {
             assert_eq!(judge(&status(sets)), caller, "{sets:?}");
         }
-        assert_eq!(judge("Name:\tcat\n"), Caller::Unknown);
+        assert_eq!(judge("Name:\tcat\n"), CallerState::Unknown);
     }
 
     #[test]
     fn the_kernel_s_own_file_is_read() {
-        assert_eq!(look(std::process::id()), Caller::Waits);
-        assert_eq!(look(0), Caller::Unknown);
-        assert_eq!(look(u32::MAX), Caller::Unknown);
+        assert_eq!(look(std::process::id()), CallerState::Waits);
+        assert_eq!(look(0), CallerState::Unknown);
+        assert_eq!(look(u32::MAX), CallerState::Unknown);
     }
 }

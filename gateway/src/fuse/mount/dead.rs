@@ -1,21 +1,18 @@
-//! The directory before the mount and the mount's entry after it: takes away a dead mount that an
-//! earlier ackfs left, raises the kernel's readahead, and reads the options that the mount has.
+//! The directory before the mount, freed of the dead mount that an earlier ackfs left.
 //!
 //! A server that was killed leaves its mount behind; every access says ENOTCONN. Only what
 //! `/proc/self/mountinfo` calls `fuse.ackfs` is taken away: somebody else's dead mount is theirs.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::MntFlags;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{MountError, umount};
-
-/// Our type in mountinfo.
-const FSTYPE: &str = "fuse.ackfs";
+use super::error::MountError;
+use super::mount_table::{FS_TYPE, topmost};
+use super::umount::umount;
 
 /// More dead mounts on one directory than this are not ours to dig through.
 const STACKED_MAX: usize = 16;
@@ -62,8 +59,8 @@ fn detach(dir: &Path) -> Result<(), MountError> {
         source,
     };
     let place = canonical_of_dead(dir).map_err(failed)?;
-    let ours = entry(&place).is_some_and(|entry| entry.fstype == FSTYPE);
-    if !ours {
+    let found = topmost(&place).ok().flatten();
+    if found.is_none_or(|mount| mount.fs_type != FS_TYPE) {
         return Err(MountError::Dead(dir.to_owned()));
     }
     info!(dir = %place.display(), "detaching the dead mount of an earlier ackfs");
@@ -83,106 +80,9 @@ fn canonical_of_dead(dir: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// Raises the readahead window of the mount on `dir`, if asked and allowed; gives what it is then.
-///
-/// The kernel begins with 128 KiB and INIT cannot raise it; it decides how large sequential READs
-/// are.
-pub(super) fn readahead(dir: &Path, wanted_kb: Option<u32>) -> Option<u32> {
-    let entry = entry(dir)?;
-    let file = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
-    if let Some(kb) = wanted_kb
-        && let Err(cause) = fs::write(&file, kb.to_string())
-        && nix::unistd::geteuid().is_root()
-    {
-        warn!(file, kb, %cause, "readahead of the mount stays as it is");
-    }
-    fs::read_to_string(&file).ok()?.trim().parse().ok()
-}
-
-/// What mountinfo says of the topmost mount on a directory.
-#[derive(Debug, PartialEq, Eq)]
-struct Entry {
-    /// MAJOR:MINOR.
-    device: String,
-    fstype: String,
-    /// The filesystem's own options, those that mount(2) was given as text.
-    options: String,
-}
-
-/// The filesystem's options of the mount on `dir`, as the kernel shows them.
-pub(super) fn super_options(dir: &Path) -> Option<String> {
-    entry(dir).map(|entry| entry.options)
-}
-
-fn entry(dir: &Path) -> Option<Entry> {
-    find(&fs::read("/proc/self/mountinfo").ok()?, dir)
-}
-
-/// `36 35 98:0 / /mnt/dir rw,noatime shared:1 - fuse.ackfs s3://bucket rw,…`; the last line for a
-/// directory is the topmost mount.
-fn find(mountinfo: &[u8], dir: &Path) -> Option<Entry> {
-    let wanted = dir.as_os_str().as_bytes();
-    mountinfo
-        .split(|byte| *byte == b'\n')
-        .rev()
-        .find_map(|line| {
-            let mut fields = line.split(|byte| *byte == b' ');
-            let device = fields.nth(2)?;
-            let place = unescape(fields.nth(1)?);
-            if place != wanted {
-                return None;
-            }
-            let mut fields = fields.skip_while(|field| *field != b"-");
-            let fstype = fields.nth(1)?;
-            let options = fields.nth(1).unwrap_or_default();
-            let text = |field| String::from_utf8_lossy(field).into_owned();
-            Some(Entry {
-                device: text(device),
-                fstype: text(fstype),
-                options: text(options),
-            })
-        })
-}
-
-/// Undoes mountinfo's octal escapes (`\040` for a space).
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = (*first == b'\\')
-            .then(|| tail.get(..3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &tail[3..] } else { tail };
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MOUNTINFO: &[u8] = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
-        36 22 0:50 / /mnt/a rw,nosuid shared:1 - fuse.ackfs s3://b rw,user_id=0\n\
-        37 22 0:51 / /mnt/with\\040space rw master:1 shared:2 - fuse.other x rw\n\
-        38 36 0:52 / /mnt/a rw - fuse.ackfs s3://c rw,disable_sync_release\n";
-
-    #[test]
-    fn the_topmost_mount_of_a_directory_is_found() {
-        let top = find(MOUNTINFO, Path::new("/mnt/a")).expect("it is there");
-        assert_eq!((top.device.as_str(), top.fstype.as_str()), ("0:52", FSTYPE));
-        assert_eq!(top.options, "rw,disable_sync_release");
-        assert_eq!(find(MOUNTINFO, Path::new("/mnt")), None);
-    }
-
-    #[test]
-    fn escaped_names_are_compared_as_names() {
-        let found = find(MOUNTINFO, Path::new("/mnt/with space")).expect("it is there");
-        assert_eq!(found.fstype, "fuse.other");
-        assert_eq!(unescape(b"a\\134b\\"), b"a\\b\\");
-    }
 
     #[test]
     fn a_file_or_nothing_is_no_place_to_mount() {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use fuser::{Filesystem, InitFlags, KernelConfig};
 use parking_lot::Mutex;
 
-use super::options::{MountOptions, Plan};
+use super::options::MountOptions;
+use super::sizing::Sizing;
 
 /// What is wanted wherever the kernel offers it. fuser adds FUSE_ASYNC_READ (readahead requests of
 /// one file go out side by side), FUSE_BIG_WRITES and FUSE_MAX_PAGES (requests of more than a page,
@@ -64,13 +65,13 @@ impl Init {
     /// `ring` says that everything is ready to register.
     pub(super) fn new(
         options: &MountOptions,
-        plan: &Plan,
+        sizing: &Sizing,
         ring: bool,
         negotiated: Arc<Mutex<Negotiated>>,
     ) -> Self {
         Self {
-            max_write: plan.max_write,
-            max_background: plan.max_background,
+            max_write: sizing.max_write,
+            max_background: sizing.max_background,
             passthrough: options.passthrough,
             ring,
             negotiated,
@@ -172,7 +173,12 @@ mod tests {
         assert_eq!(sent, message.len());
         let negotiated = Arc::new(Mutex::default());
         let options = MountOptions::default();
-        let init = Init::new(&options, &options.plan(), false, Arc::clone(&negotiated));
+        let init = Init::new(
+            &options,
+            &Sizing::of(&options),
+            false,
+            Arc::clone(&negotiated),
+        );
         let fd: OwnedFd = device;
         let session = Session::from_fd(init, fd, SessionACL::Owner, Config::default());
         drop(session.expect("INIT is answered"));

@@ -23,8 +23,8 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{debug, warn};
 use zerocopy::IntoBytes;
 
-use crate::fuse::Name;
 use crate::fuse::abi::{NOTIFY_PRUNE, NotifyPruneOut, OutHeader};
+use crate::fuse::request::Name;
 use crate::fuse::ring::sys;
 
 /// Most invalidations that wait to be sent.
@@ -32,15 +32,15 @@ const QUEUE_MAX: usize = 16 << 10;
 
 /// The way to the kernel for what no request asked for. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Kernel(Arc<Inner>);
+pub struct Kernel(Arc<KernelShared>);
 
 #[derive(Debug)]
-struct Inner {
+struct KernelShared {
     device: Arc<OwnedFd>,
     passthrough: bool,
     notifier: Notifier,
     /// Guards the queue; a leaf in the lock order.
-    queue: Mutex<Queue>,
+    queue: Mutex<NotificationQueue>,
     more: Condvar,
     dropped: AtomicU64,
     /// The kernel does not know how to forget at our word.
@@ -50,13 +50,13 @@ struct Inner {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    notes: VecDeque<Note>,
+struct NotificationQueue {
+    notifications: VecDeque<Notification>,
     stopped: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Note {
+enum Notification {
     Inode { ino: u64, offset: i64, len: i64 },
     Entry { parent: u64, name: Name },
     Prune(Vec<u64>),
@@ -64,7 +64,7 @@ enum Note {
 
 impl Kernel {
     pub(super) fn new(notifier: Notifier, device: OwnedFd, passthrough: bool) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(KernelShared {
             device: Arc::new(device),
             passthrough,
             notifier,
@@ -79,7 +79,7 @@ impl Kernel {
     /// Makes the kernel forget attributes and pages of `ino`, soon. False if the queue is full or
     /// the mount has ended: then it believes them until they expire.
     pub fn invalidate_inode(&self, ino: u64) -> bool {
-        self.push(Note::Inode {
+        self.push(Notification::Inode {
             ino,
             offset: 0,
             len: 0,
@@ -89,7 +89,7 @@ impl Kernel {
     /// Makes the kernel forget attributes of `ino` and its pages in `[offset, offset + len)`, soon.
     /// `len` 0 means to the end. Result as above.
     pub fn invalidate_range(&self, ino: u64, offset: u64, len: u64) -> bool {
-        self.push(Note::Inode {
+        self.push(Notification::Inode {
             ino,
             offset: i64::try_from(offset).unwrap_or(i64::MAX),
             len: i64::try_from(len).unwrap_or(0),
@@ -98,7 +98,7 @@ impl Kernel {
 
     /// Makes the kernel look `name` in `parent` up again, soon. Result as above.
     pub fn invalidate_entry(&self, parent: u64, name: &[u8]) -> bool {
-        self.push(Note::Entry {
+        self.push(Notification::Entry {
             parent,
             name: name.into(),
         })
@@ -107,7 +107,7 @@ impl Kernel {
     /// Asks the kernel to forget those of `inos` that nobody has in hand, soon. Result as above.
     pub fn prune(&self, inos: Vec<u64>) -> bool {
         self.0.pruning.store(true, Ordering::Relaxed);
-        let taken = self.push(Note::Prune(inos));
+        let taken = self.push(Notification::Prune(inos));
         if !taken {
             self.0.pruning.store(false, Ordering::Relaxed);
         }
@@ -117,8 +117,8 @@ impl Kernel {
     /// Whether [`Kernel::prune`] is of use now: the kernel has done what it was asked last, and knows how
     /// to. The first try on a kernel before 6.18 tells.
     pub fn can_prune(&self) -> bool {
-        let inner = &self.0;
-        !inner.no_prune.load(Ordering::Relaxed) && !inner.pruning.load(Ordering::Relaxed)
+        let shared = &self.0;
+        !shared.no_prune.load(Ordering::Relaxed) && !shared.pruning.load(Ordering::Relaxed)
     }
 
     /// Registers `file` as a backing file: opens that are answered with FOPEN_PASSTHROUGH and
@@ -163,27 +163,27 @@ impl Kernel {
     pub(super) fn stop(&self) {
         let mut queue = self.0.queue.lock();
         queue.stopped = true;
-        queue.notes.clear();
+        queue.notifications.clear();
         drop(queue);
         self.0.more.notify_all();
     }
 
-    fn push(&self, note: Note) -> bool {
+    fn push(&self, notification: Notification) -> bool {
         let mut queue = self.0.queue.lock();
         if queue.stopped {
             return false;
         }
-        if queue.notes.back() == Some(&note) {
+        if queue.notifications.back() == Some(&notification) {
             return true;
         }
-        if queue.notes.len() >= QUEUE_MAX {
+        if queue.notifications.len() >= QUEUE_MAX {
             drop(queue);
             if self.0.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
                 warn!("invalidations are dropped: the kernel does not take them fast enough");
             }
             return false;
         }
-        queue.notes.push_back(note);
+        queue.notifications.push_back(notification);
         drop(queue);
         self.0.more.notify_one();
         true
@@ -191,39 +191,41 @@ impl Kernel {
 
     fn run(&self) {
         loop {
-            let note = {
+            let notification = {
                 let mut queue = self.0.queue.lock();
                 loop {
                     if queue.stopped {
                         return;
                     }
-                    if let Some(note) = queue.notes.pop_front() {
-                        break note;
+                    if let Some(notification) = queue.notifications.pop_front() {
+                        break notification;
                     }
                     self.0.more.wait(&mut queue);
                 }
             };
-            self.send(&note);
+            self.send(&notification);
         }
     }
 
     /// fuser does not know this one.
     fn send_prune(&self, inos: &[u64]) -> io::Result<()> {
-        let sent = nix::unistd::write(&self.0.device, &prune_note(inos));
+        let sent = nix::unistd::write(&self.0.device, &prune_notification(inos));
         if sent == Err(Errno::EINVAL) {
             self.0.no_prune.store(true, Ordering::Relaxed);
         }
         sent.map(drop).map_err(io::Error::from)
     }
 
-    fn send(&self, note: &Note) {
+    fn send(&self, notification: &Notification) {
         let notifier = &self.0.notifier;
-        let sent = match note {
-            Note::Inode { ino, offset, len } => notifier.inval_inode(INodeNo(*ino), *offset, *len),
-            Note::Entry { parent, name } => {
+        let sent = match notification {
+            Notification::Inode { ino, offset, len } => {
+                notifier.inval_inode(INodeNo(*ino), *offset, *len)
+            }
+            Notification::Entry { parent, name } => {
                 notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
             }
-            Note::Prune(inos) => {
+            Notification::Prune(inos) => {
                 let sent = self.send_prune(inos);
                 self.0.pruning.store(false, Ordering::Relaxed);
                 sent
@@ -231,13 +233,13 @@ impl Kernel {
         };
         if let Err(cause) = sent {
             // Unmounted, or an entry that is a mount point: nothing that could be mended here.
-            debug!(?note, %cause, "invalidation not taken");
+            debug!(note = ?notification, %cause, "invalidation not taken");
         }
     }
 }
 
 /// The bytes of a notification that asks to forget `inos`.
-fn prune_note(inos: &[u64]) -> Vec<u8> {
+fn prune_notification(inos: &[u64]) -> Vec<u8> {
     let body = NotifyPruneOut {
         count: inos.len() as u32,
         padding: 0,

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::dead;
+use super::mount_table::topmost;
 
 /// The mount option that withholds FUSE_SYNC_RELEASE.
 pub const DISABLE_SYNC_RELEASE: &str = "disable_sync_release";
@@ -45,9 +45,10 @@ pub fn sync_release() -> Result<(), NoSyncRelease> {
     }
 }
 
-/// Why the mount on `dir` was not offered it.
-pub(super) fn why_not_on(dir: &Path) -> NoSyncRelease {
-    let options = dead::super_options(dir).unwrap_or_default();
+/// Why a mount was not offered it: the one on `dir`, or one that another program made somewhere.
+pub(super) fn why_not_on(dir: Option<&Path>) -> NoSyncRelease {
+    let mount = dir.and_then(|dir| topmost(dir).ok().flatten());
+    let options = mount.map(|mount| mount.options).unwrap_or_default();
     why_not(&options, &uid_map(), Path::new(SYSCTL).exists())
 }
 

@@ -4,7 +4,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::DecodeError;
+use super::decode::DecodeError;
 use crate::fuse::abi::opcode;
 use crate::fuse::abi::request::{BatchForgetIn, ForgetIn, ForgetOne, InHeader, InterruptIn};
 

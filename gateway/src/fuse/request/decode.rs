@@ -11,7 +11,7 @@ use std::fmt;
 
 use zerocopy::FromBytes;
 
-use super::{Caller, Name, Op, Request, SetAttr, Time, TimeOrNow};
+use super::op::{Caller, Name, Op, Request, SetAttr, Time, TimeOrNow};
 use crate::fuse::abi::opcode;
 use crate::fuse::abi::request::{
     AccessIn, CopyFileRangeIn, CreateIn, FLUSH_LAST, FSYNC_FDATASYNC, FallocateIn, FlushIn,
@@ -69,6 +69,10 @@ impl Request {
     }
 }
 
+#[allow(
+    clippy::too_many_lines,
+    reason = "a table: one arm for each operation, as long as its struct has fields"
+)]
 fn decode_op(number: u32, op_in: &[u8], rest: &[u8]) -> Result<Op, DecodeError> {
     let mut strings = Strings(rest);
     Ok(match number {

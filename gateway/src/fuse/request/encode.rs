@@ -2,7 +2,7 @@
 
 use zerocopy::IntoBytes;
 
-use super::{Op, Request, SetAttr, TimeOrNow};
+use super::op::{Op, Request, SetAttr, TimeOrNow};
 use crate::fuse::abi::opcode;
 use crate::fuse::abi::request::{
     AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, FsyncIn, GetattrIn, GetxattrIn,
@@ -11,10 +11,10 @@ use crate::fuse::abi::request::{
 };
 
 /// Header, fixed struct, rest.
-pub(crate) type Pieces = (InHeader, Vec<u8>, Vec<u8>);
+pub(crate) type EncodedRequest = (InHeader, Vec<u8>, Vec<u8>);
 
 /// The bytes a kernel would send for `request`; WRITE gets zeros as data.
-pub(crate) fn encode(request: &Request) -> Pieces {
+pub(crate) fn encode(request: &Request) -> EncodedRequest {
     let (opcode, op_in, rest) = encode_op(&request.op);
     let header = InHeader {
         len: (size_of::<InHeader>() + op_in.len() + rest.len()) as u32,
@@ -43,6 +43,10 @@ fn fixed(value: impl IntoBytes + zerocopy::Immutable) -> Vec<u8> {
     value.as_bytes().to_vec()
 }
 
+#[allow(
+    clippy::too_many_lines,
+    reason = "a table: one arm for each operation, as long as its struct has fields"
+)]
 fn encode_op(op: &Op) -> (u32, Vec<u8>, Vec<u8>) {
     let none = Vec::new;
     match op {

@@ -10,7 +10,7 @@
 //!
 //! Who may touch a slot's memory: the kernel while the slot is its own, which is only inside system
 //! calls of the slot's ring thread; the one [`Token`](super::Token) while the request is held; the
-//! ring thread between the two. This file only computes addresses.
+//! ring thread between the two (`slot.rs`). This file only computes addresses.
 
 #![allow(
     unsafe_code,
@@ -46,7 +46,7 @@ const LAST_DONE_AT: usize = 320;
 const _: () = assert!(size_of::<ReqHeader>() <= LAST_DONE_AT && LAST_DONE_AT + 8 <= HEADER_STRIDE);
 
 #[derive(Debug)]
-pub(super) struct Arena {
+pub(crate) struct Arena {
     base: NonNull<c_void>,
     len: usize,
     memfd: OwnedFd,
@@ -56,14 +56,14 @@ pub(super) struct Arena {
 }
 
 // SAFETY: the mapping is plain memory that lives as long as the value; who may access which part
-// is stated at the top of the file and kept by `Token` and `RingThread`.
+// is stated at the top of the file and kept by `Token` and `SlotRing`.
 unsafe impl Send for Arena {}
 // SAFETY: as above; the shared methods only compute addresses or use atomics.
 unsafe impl Sync for Arena {}
 
 impl Arena {
     /// Maps room for `slots` slots of `payload` bytes, a multiple of the page size.
-    pub(super) fn new(slots: u32, payload: usize) -> io::Result<Self> {
+    pub(crate) fn new(slots: u32, payload: usize) -> io::Result<Self> {
         let payloads_at = (slots as usize * HEADER_STRIDE).next_multiple_of(payload.max(4096));
         let len = payload
             .checked_mul(slots as usize)

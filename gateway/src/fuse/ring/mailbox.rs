@@ -15,8 +15,23 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 use tracing::error;
 
+/// A slot whose answer is written, on its way to its ring thread, which gives it to the kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answered(u32);
+
+impl Answered {
+    /// Of the slot that a token held: the token is gone, so nobody touches the slot's memory.
+    pub(super) fn new(slot: u32) -> Self {
+        Self(slot)
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.0
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Mailbox {
+pub(crate) struct Mailbox {
     /// Guards the list; a leaf in the lock order, held for a push or a swap.
     mail: Mutex<Mail>,
     /// Whether there is mail; set after it was put, cleared before it is taken.
@@ -28,12 +43,12 @@ pub(super) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Mail {
-    slots: Vec<u32>,
+    answered: Vec<Answered>,
     closed: bool,
 }
 
 impl Mailbox {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
             mail: Mutex::default(),
@@ -45,14 +60,14 @@ impl Mailbox {
     }
 
     /// Hands an answered slot to the ring thread. True if that thread had to be woken.
-    pub(super) fn post(&self, slot: u32) -> bool {
+    pub(crate) fn post(&self, slot: Answered) -> bool {
         {
             let mut mail = self.mail.lock();
             if mail.closed {
                 // The connection has ended; the kernel gave the caller its error already.
                 return false;
             }
-            mail.slots.push(slot);
+            mail.answered.push(slot);
         }
         self.full.store(true, Ordering::SeqCst);
         let wake = self.sleeping.swap(false, Ordering::SeqCst);
@@ -62,16 +77,16 @@ impl Mailbox {
         wake
     }
 
-    /// Moves all mail to the end of `slots`.
-    pub(super) fn take(&self, slots: &mut Vec<u32>) {
+    /// Moves all mail to the end of `answered`.
+    pub(crate) fn take(&self, answered: &mut Vec<Answered>) {
         if self.full.load(Ordering::SeqCst) {
             self.full.store(false, Ordering::SeqCst);
-            slots.append(&mut self.mail.lock().slots);
+            answered.append(&mut self.mail.lock().answered);
         }
     }
 
     /// Announces sleep. False if there is mail to take first; then nothing was announced.
-    pub(super) fn may_sleep(&self) -> bool {
+    pub(crate) fn may_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         let full = self.full.load(Ordering::SeqCst);
         if full {
@@ -81,18 +96,18 @@ impl Mailbox {
     }
 
     /// Ends what [`Mailbox::may_sleep`] announced.
-    pub(super) fn awake(&self) {
+    pub(crate) fn awake(&self) {
         // A sender that still sees it set only writes the eventfd once too often.
         self.sleeping.store(false, Ordering::Release);
     }
 
     /// Whether there is mail that was not taken yet. If it stays, a wake-up was lost.
-    pub(super) fn has_mail(&self) -> bool {
+    pub(crate) fn has_mail(&self) -> bool {
         self.full.load(Ordering::SeqCst)
     }
 
     /// Wakes the ring thread from its wait, now or at once when it begins.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // EAGAIN: the counter is full of wakes that were not read, which wakes as well.
         if let Err(errno) = self.eventfd.write(1)
             && errno != nix::errno::Errno::EAGAIN
@@ -102,30 +117,30 @@ impl Mailbox {
     }
 
     /// Takes the wakes back that were written.
-    pub(super) fn drain(&self) {
+    pub(crate) fn drain(&self) {
         let _ = self.eventfd.read();
     }
 
     /// The descriptor that the ring polls.
-    pub(super) fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.eventfd.as_raw_fd()
     }
 
     /// Tells the ring thread to end.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    pub(super) fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
     /// From now on mail is dropped: nobody reads it any more.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut mail = self.mail.lock();
         mail.closed = true;
-        mail.slots.clear();
+        mail.answered.clear();
         self.full.store(false, Ordering::SeqCst);
     }
 }
@@ -143,15 +158,15 @@ mod tests {
     #[test]
     fn a_thread_that_is_awake_is_not_woken() {
         let mailbox = Mailbox::new().expect("an eventfd");
-        assert!(!mailbox.post(1));
+        assert!(!mailbox.post(Answered(1)));
         assert!(!mailbox.may_sleep(), "there is mail");
-        assert!(!mailbox.post(2));
+        assert!(!mailbox.post(Answered(2)));
         let mut slots = Vec::new();
         mailbox.take(&mut slots);
-        assert_eq!(slots, [1, 2]);
+        assert_eq!(slots, [Answered(1), Answered(2)]);
         assert!(mailbox.may_sleep());
-        assert!(mailbox.post(3), "now it sleeps");
-        assert!(!mailbox.post(4), "one wake is enough");
+        assert!(mailbox.post(Answered(3)), "now it sleeps");
+        assert!(!mailbox.post(Answered(4)), "one wake is enough");
     }
 
     /// A lost wake-up would leave the reader in poll(2) for good.
@@ -163,7 +178,7 @@ mod tests {
             let mailbox = Arc::clone(&mailbox);
             thread::spawn(move || {
                 for slot in 0..POSTS {
-                    mailbox.post(slot);
+                    mailbox.post(Answered(slot));
                 }
             })
         };
@@ -179,15 +194,15 @@ mod tests {
             }
         }
         sender.join().expect("the sender ends");
-        assert!(slots.iter().copied().eq(0..POSTS));
+        assert!(slots.iter().map(Answered::slot).eq(0..POSTS));
     }
 
     #[test]
     fn mail_after_the_end_is_dropped() {
         let mailbox = Mailbox::new().expect("an eventfd");
-        mailbox.post(1);
+        mailbox.post(Answered(1));
         mailbox.close();
-        assert!(!mailbox.post(2));
+        assert!(!mailbox.post(Answered(2)));
         assert!(mailbox.may_sleep());
     }
 }

@@ -1,11 +1,15 @@
-//! Slots as everybody but the kernel sees them: [`Shared`] is what a ring thread shares with the
+//! Slots as everybody but the kernel sees them: [`RingShared`] is what a ring thread shares with the
 //! tokens it gives out, [`Token`] is one request that is held in a slot.
 //!
-//! A token is made when the kernel has delivered a request, and consumed by its answer. In between
-//! it alone may touch the slot's memory: the kernel has given the slot away, and the ring thread
-//! does not look at it. The answer's header and payload are written by whoever answers; the slot's
-//! number then goes to the ring thread, by a list of its own thread if it is that one, by the
-//! mailbox otherwise, and whoever receives it sees all that was written before.
+//! ```text
+//! completion -> Delivered -> Token -> Answered -> COMMIT_AND_FETCH
+//! ```
+//! None of the three can be copied, and each is made from the one before it: so a slot's memory has one
+//! owner at a time. From the completion to the commit that is not the kernel: [`Delivered`] is the right
+//! to take the request, the token alone may touch the memory, and [`Answered`] is the right to give the
+//! slot back. The answer's header and payload are written by whoever answers; the slot then goes to the
+//! ring thread, by a list of its own thread if it is that one, by the mailbox otherwise, and whoever
+//! receives it sees all that was written before.
 
 #![allow(
     unsafe_code,
@@ -20,29 +24,29 @@ use std::{ptr, slice};
 use tracing::error;
 
 use super::arena::Arena;
-use super::mailbox::Mailbox;
+use super::mailbox::{Answered, Mailbox};
 use crate::fuse::abi::request::InHeader;
 use crate::fuse::abi::ring::EntInOut;
 use crate::fuse::abi::{OutHeader, opcode};
-use crate::fuse::connection::Connection;
+use crate::fuse::context::ConnectionContext;
 use crate::fuse::stats::Counts;
 
 /// What a ring thread shares. Slots are counted from 0 within the thread.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(crate) struct RingShared {
     pub(super) arena: Arc<Arena>,
     /// The number in the arena of this thread's slot 0.
     first: u32,
-    pub(super) mailbox: Mailbox,
-    pub(super) counts: Counts,
-    connection: OnceLock<Arc<Connection>>,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) counts: Counts,
+    context: OnceLock<Arc<ConnectionContext>>,
     slots: Box<[SlotWords]>,
     /// Slots that the kernel was given.
-    pub(super) registered: AtomicU64,
+    pub(crate) registered: AtomicU64,
     /// Slots that ended by an error while the mount lived.
-    pub(super) lost: AtomicU64,
+    pub(crate) lost: AtomicU64,
     /// Bytes of payloads that are resident, as far as we wrote them.
-    pub(super) resident: AtomicU64,
+    pub(crate) resident: AtomicU64,
 }
 
 /// One slot's words that other threads read or write.
@@ -56,29 +60,29 @@ struct SlotWords {
 
 thread_local! {
     /// What was answered on this thread, if it is a ring thread, and whose it is.
-    static READY: RefCell<Ready> = const {
-        RefCell::new(Ready {
+    static LOCAL: RefCell<LocalAnswers> = const {
+        RefCell::new(LocalAnswers {
             owner: ptr::null(),
-            slots: Vec::new(),
+            answered: Vec::new(),
             bytes: 0,
         })
     };
 }
 
-struct Ready {
-    owner: *const Shared,
-    slots: Vec<u32>,
+struct LocalAnswers {
+    owner: *const RingShared,
+    answered: Vec<Answered>,
     bytes: usize,
 }
 
-impl Shared {
-    pub(super) fn new(arena: Arc<Arena>, first: u32, slots: u32, mailbox: Mailbox) -> Arc<Self> {
+impl RingShared {
+    pub(crate) fn new(arena: Arc<Arena>, first: u32, slots: u32, mailbox: Mailbox) -> Arc<Self> {
         Arc::new(Self {
             arena,
             first,
             mailbox,
             counts: Counts::default(),
-            connection: OnceLock::new(),
+            context: OnceLock::new(),
             slots: (0..slots).map(|_| SlotWords::default()).collect(),
             registered: AtomicU64::new(0),
             lost: AtomicU64::new(0),
@@ -87,12 +91,12 @@ impl Shared {
     }
 
     /// The connection that is served, from now on.
-    pub(super) fn attach(&self, connection: &Arc<Connection>) {
-        let _ = self.connection.set(Arc::clone(connection));
+    pub(crate) fn attach(&self, context: &Arc<ConnectionContext>) {
+        let _ = self.context.set(Arc::clone(context));
     }
 
-    pub(super) fn connection(&self) -> &Connection {
-        self.connection
+    fn context(&self) -> &ConnectionContext {
+        self.context
             .get()
             .expect("a ring thread is attached before it registers slots")
     }
@@ -103,14 +107,18 @@ impl Shared {
     }
 
     /// Bytes of the slot's payload that may be resident.
-    pub(super) fn touched(&self, slot: u32) -> u32 {
+    pub(crate) fn touched(&self, slot: u32) -> u32 {
         self.slots[slot as usize].touched.load(Ordering::Relaxed)
     }
 
-    pub(super) fn untouch(&self, slot: u32) {
+    /// Gives the room of the slot's payload back. Only for slots that are the kernel's, and only where it
+    /// cannot write into them before this returns.
+    pub(crate) fn give_payload_back(&self, slot: u32) -> nix::Result<()> {
+        self.arena.punch(self.place(slot))?;
         self.slots[slot as usize]
             .touched
             .store(0, Ordering::Relaxed);
+        Ok(())
     }
 
     fn touch(&self, slot: u32, len: usize) {
@@ -121,7 +129,7 @@ impl Shared {
     }
 
     /// How many slots are held, and since when the oldest is.
-    pub(super) fn held(&self) -> (u64, Option<u64>) {
+    pub(crate) fn held(&self) -> (u64, Option<u64>) {
         let times = self
             .slots
             .iter()
@@ -136,36 +144,52 @@ impl Shared {
     }
 
     /// Makes this thread the ring's own: answers made on it are listed without a wake-up.
-    pub(super) fn own_thread(self: &Arc<Self>) {
-        READY.with_borrow_mut(|ready| ready.owner = Arc::as_ptr(self));
+    pub(crate) fn own_thread(self: &Arc<Self>) {
+        LOCAL.with_borrow_mut(|local| local.owner = Arc::as_ptr(self));
     }
 
-    /// Undoes [`Shared::own_thread`].
-    pub(super) fn disown_thread() {
-        READY.with_borrow_mut(|ready| {
-            ready.owner = ptr::null();
-            ready.slots.clear();
+    /// Undoes [`RingShared::own_thread`].
+    pub(crate) fn disown_thread() {
+        LOCAL.with_borrow_mut(|local| {
+            local.owner = ptr::null();
+            local.answered.clear();
         });
     }
 
-    /// Moves what was answered on this thread to the end of `slots`.
-    pub(super) fn take_ready(slots: &mut Vec<u32>) {
-        READY.with_borrow_mut(|ready| {
-            slots.append(&mut ready.slots);
-            ready.bytes = 0;
+    /// Moves what was answered on this thread to the end of `answered`.
+    pub(crate) fn take_local(answered: &mut Vec<Answered>) {
+        LOCAL.with_borrow_mut(|local| {
+            answered.append(&mut local.answered);
+            local.bytes = 0;
         });
     }
 
     /// How many answers wait on this thread, and how many bytes they have.
-    pub(super) fn ready() -> (usize, usize) {
-        READY.with_borrow(|ready| (ready.slots.len(), ready.bytes))
+    pub(crate) fn local_waiting() -> (usize, usize) {
+        LOCAL.with_borrow(|local| (local.answered.len(), local.bytes))
+    }
+}
+
+/// A slot whose completion has come with a request that nobody has taken yet.
+#[derive(Debug)]
+pub(crate) struct Delivered(u32);
+
+impl Delivered {
+    /// To be made once for each completion of a slot's entry, and for nothing else: [`Token::take`] relies
+    /// on it.
+    pub(super) fn new(slot: u32) -> Self {
+        Self(slot)
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.0
     }
 }
 
 /// A request that is held in a slot.
 #[derive(Debug)]
 pub(crate) struct Token {
-    shared: Arc<Shared>,
+    shared: Arc<RingShared>,
     slot: u32,
     /// Length of what the kernel put into the payload; 0 once the payload was given out to write.
     input: usize,
@@ -176,14 +200,17 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Takes the request that the kernel has delivered into `slot`, at `now_ms`, and its header.
-    ///
-    /// # Safety
-    /// The slot must be ours: its CQE has come, and it was not taken since.
-    pub(super) unsafe fn take(shared: &Arc<Shared>, slot: u32, now_ms: u64) -> (InHeader, Self) {
+    /// Takes the request that the kernel has delivered, at `now_ms` of the ring's clock, and its header.
+    pub(crate) fn take(
+        shared: &Arc<RingShared>,
+        delivered: Delivered,
+        now_ms: u64,
+    ) -> (InHeader, Self) {
+        let Delivered(slot) = delivered;
         let area = shared.arena.header(shared.place(slot));
-        // SAFETY: the header area is mapped, aligned for both structs (`in_out` begins it), and, by
-        // the caller's word, not written by the kernel now; every bit pattern is valid for both.
+        // SAFETY: the header area is mapped and aligned for both structs (`in_out` begins it); every bit
+        // pattern is valid for both. The slot's completion has come and was not taken before, which is
+        // what a `Delivered` is, so the kernel does not write there until the slot is committed.
         let (header, entry) = unsafe {
             let header = area.cast::<InHeader>().read();
             (header, (&raw const (*area).ring_ent_in_out).read())
@@ -204,15 +231,15 @@ impl Token {
     }
 
     /// The operation's fixed struct, and what is left there of earlier ones.
-    pub(super) fn op_in(&self) -> &[u8; 128] {
+    pub(crate) fn op_in(&self) -> &[u8; 128] {
         let area = self.shared.arena.header(self.shared.place(self.slot));
         // SAFETY: mapped while `shared` is held; the kernel has given the slot away, and our answer
         // does not touch `op_in`.
         unsafe { &(*area).op_in }
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        self.shared.connection()
+    pub(crate) fn context(&self) -> &ConnectionContext {
+        self.shared.context()
     }
 
     pub(crate) fn counts(&self) -> &Counts {
@@ -220,7 +247,7 @@ impl Token {
     }
 
     /// What the kernel put into the payload.
-    pub(super) fn input(&self) -> &[u8] {
+    pub(crate) fn input(&self) -> &[u8] {
         let payload = self.shared.arena.payload(self.shared.place(self.slot));
         // SAFETY: the payload is mapped while `shared` is held and `input` is within it. Nobody
         // writes to it: the kernel has given the slot away, and `buffer` wants `&mut self`.
@@ -289,16 +316,16 @@ impl Token {
             .since
             .store(0, Ordering::Relaxed);
         // Not to be had while a thread ends and drops what it held: then it is no ring thread's.
-        let own = READY.try_with(|ready| {
-            let mut ready = ready.borrow_mut();
-            let own = ptr::eq(ready.owner, Arc::as_ptr(&self.shared));
+        let own = LOCAL.try_with(|local| {
+            let mut local = local.borrow_mut();
+            let own = ptr::eq(local.owner, Arc::as_ptr(&self.shared));
             if own {
-                ready.slots.push(self.slot);
-                ready.bytes += len;
+                local.answered.push(Answered::new(self.slot));
+                local.bytes += len;
             }
             own
         });
-        if !own.unwrap_or(false) && self.shared.mailbox.post(self.slot) {
+        if !own.unwrap_or(false) && self.shared.mailbox.post(Answered::new(self.slot)) {
             self.shared
                 .counts
                 .mailbox_wakes

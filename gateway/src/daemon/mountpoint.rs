@@ -1,86 +1,17 @@
-//! What is mounted where, from `/proc/self/mountinfo`, and the checks of a directory that is to be
-//! mounted on. Nothing here touches a mounted filesystem that may hang: a dead or stuck mount is
-//! recognised by its line and by one statfs(2), which FUSE answers ENOTCONN when its server is gone.
+//! The directory that is to be mounted on: its one name, and whether it can be mounted on. Nothing
+//! here touches a mounted filesystem that may hang: a dead or stuck mount is recognised by its line in
+//! mountinfo and by one statfs(2), which FUSE answers ENOTCONN when its server is gone.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::MntFlags;
 use nix::sys::statfs::{self, FsType, statfs};
 
 use crate::config::CacheConfig;
-use crate::config::host::lies_in;
+use crate::config::path::lies_in;
+use crate::fuse::mount::mount_table::{FS_TYPE, topmost};
 use crate::fuse::mount::{DEAD, umount};
-
-/// What our mounts are called in mountinfo: the filesystem's type and its subtype.
-pub const FS_TYPE: &str = "fuse.ackfs";
-
-/// One line of mountinfo.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// Where it is mounted.
-    pub dir: PathBuf,
-    /// The filesystem's type, with its subtype after a dot.
-    pub fs_type: String,
-    /// What the mount says it shows.
-    pub source: String,
-    /// The filesystem's device number, `MAJOR:MINOR`.
-    pub device: String,
-}
-
-/// All mounts of this mount namespace, in order of mounting.
-///
-/// # Errors
-/// `/proc` is not there or not readable.
-pub fn all() -> io::Result<Vec<Mount>> {
-    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
-}
-
-/// The topmost mount on exactly `dir`, which is absolute and resolved (see [`resolve`]).
-///
-/// # Errors
-/// As [`all`].
-pub fn on(dir: &Path) -> io::Result<Option<Mount>> {
-    Ok(all()?.into_iter().rfind(|mount| mount.dir == dir))
-}
-
-fn parse(text: &[u8]) -> Vec<Mount> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(parse_line)
-        .collect()
-}
-
-/// `ID PARENT MAJ:MIN ROOT DIR OPTIONS [TAGS...] - TYPE SOURCE SUPER` (proc(5)).
-fn parse_line(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let device = fields.nth(2)?;
-    let dir = fields.nth(1)?;
-    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
-    let text = |field: &[u8]| unescape(field).to_string_lossy().into_owned();
-    Some(Mount {
-        dir: unescape(dir).into(),
-        fs_type: text(rest.next()?),
-        source: text(rest.next()?),
-        device: text(device),
-    })
-}
-
-/// Blanks and backslashes stand there in octal, as `\040`.
-fn unescape(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut at = 0;
-    while at < field.len() {
-        let code = (field[at] == b'\\')
-            .then(|| std::str::from_utf8(field.get(at + 1..at + 4)?).ok())
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        bytes.push(code.unwrap_or(field[at]));
-        at += if code.is_some() { 4 } else { 1 };
-    }
-    OsString::from_vec(bytes)
-}
 
 /// `dir` absolute and without symbolic links, so that a mount and those who look for it later use
 /// one name. Asks nothing of what is mounted on `dir` itself: only what stands above it is resolved,
@@ -143,7 +74,7 @@ pub enum DirError {
 /// As [`DirError`].
 pub fn check(dir: &Path) -> Result<bool, DirError> {
     let io = |error| DirError::Io(dir.to_owned(), error);
-    if let Some(mount) = on(dir).map_err(io)? {
+    if let Some(mount) = topmost(dir).map_err(io)? {
         if mount.fs_type == FS_TYPE && is_dead(dir) {
             return Ok(false);
         }
@@ -233,32 +164,6 @@ pub fn unmount(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_mountinfo_is_read_with_and_without_tags() {
-        let text =
-            b"36 35 0:98 / /mnt/a\\040b rw,nosuid shared:7 master:1 - fuse.ackfs s3://data rw\n\
-            20 1 8:1 / / rw - ext4 /dev/sda rw\nbroken\n";
-        let mounts = parse(text);
-        assert_eq!(mounts.len(), 2);
-        assert_eq!(mounts[0].dir, Path::new("/mnt/a b"));
-        assert_eq!(mounts[0].fs_type, FS_TYPE);
-        assert_eq!(mounts[0].source, "s3://data");
-        assert_eq!(mounts[0].device, "0:98");
-        assert_eq!(mounts[1].fs_type, "ext4");
-    }
-
-    #[test]
-    fn any_bytes_as_mountinfo_do_no_harm() {
-        for text in [
-            &b"\\"[..],
-            b"1 2 3 4 \\9 - - -",
-            b"1 2 3 4 \\77",
-            b"\xff \xfe",
-        ] {
-            let _ = parse(text);
-        }
-    }
 
     #[test]
     fn directories_that_cannot_be_mounted_on_are_told_apart() {

@@ -1,4 +1,4 @@
-//! What is said over the control socket: one [`Ask`] and its [`Answer`]s, each a line of JSON. Both
+//! What is said over the control socket: one [`ControlRequest`] and its [`ControlReply`]s, each a line of JSON. Both
 //! sides are this program, but not always the same version of it: fields may be added, never renamed.
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::metrics::Report;
 /// What may be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
-pub enum Ask {
+pub enum ControlRequest {
     /// Who are you?
     Status,
     /// All counters.
@@ -26,24 +26,24 @@ pub enum Ask {
 /// What is answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub enum Answer {
-    /// To [`Ask::Status`].
+pub enum ControlReply {
+    /// To [`ControlRequest::Status`].
     Status(Status),
-    /// To [`Ask::Stats`].
+    /// To [`ControlRequest::Stats`].
     Stats(Box<Report>),
-    /// To [`Ask::Metrics`].
+    /// To [`ControlRequest::Metrics`].
     Metrics {
         /// The exposition text.
         text: String,
     },
-    /// To [`Ask::Unmount`], every few seconds until it is done.
-    Progress(Progress),
-    /// To [`Ask::Unmount`], at its end.
+    /// To [`ControlRequest::Unmount`], every few seconds until it is done.
+    Progress(DrainProgress),
+    /// To [`ControlRequest::Unmount`], at its end.
     Unmounted {
         /// What is not in the store.
         unsaved: Vec<UnsavedFile>,
     },
-    /// To [`Ask::Unmount`], if the drain took too long: the mount goes on.
+    /// To [`ControlRequest::Unmount`], if the drain took too long: the mount goes on.
     StillMounted {
         /// What is not in the store.
         unsaved: Vec<UnsavedFile>,
@@ -70,7 +70,7 @@ pub struct Status {
 
 /// What is left to save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct DrainProgress {
     /// Files with bytes that are not in the store.
     pub files: u64,
     /// These bytes.
@@ -88,7 +88,7 @@ pub struct UnsavedFile {
     pub cause: Option<String>,
 }
 
-impl std::fmt::Display for Progress {
+impl std::fmt::Display for DrainProgress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let size = Size(self.bytes);
         write!(f, "{} left to save ({size})", files(self.files as usize))

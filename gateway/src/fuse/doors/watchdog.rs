@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 
-use super::Rings;
+use super::ring_member::RingMember;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -35,13 +35,16 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(super) fn spawn(self: &Arc<Self>, rings: &Arc<Rings>) -> io::Result<JoinHandle<()>> {
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        members: &Arc<[RingMember]>,
+    ) -> io::Result<JoinHandle<()>> {
         let watchdog = Arc::clone(self);
-        let rings = Arc::clone(rings);
+        let members = Arc::clone(members);
         Builder::new()
             .name("fuse-watch".to_owned())
             .stack_size(256 << 10)
-            .spawn(move || watchdog.run(&rings))
+            .spawn(move || watchdog.run(&members))
     }
 
     pub(super) fn stop(&self) {
@@ -53,7 +56,7 @@ impl Watchdog {
         self.wakes.load(Ordering::Relaxed)
     }
 
-    fn run(&self, rings: &Rings) {
+    fn run(&self, members: &[RingMember]) {
         let mut told = false;
         let mut looks = 0;
         let mut stopped = self.stopped.lock();
@@ -63,10 +66,10 @@ impl Watchdog {
                 return;
             }
             looks += 1;
-            let turn = (looks % IDLE_PERIODS == 0)
-                .then(|| looks / IDLE_PERIODS % rings.members.len().max(1));
+            let turn =
+                (looks % IDLE_PERIODS == 0).then(|| looks / IDLE_PERIODS % members.len().max(1));
             let mut longest = Duration::ZERO;
-            for (index, member) in rings.members.iter().enumerate() {
+            for (index, member) in members.iter().enumerate() {
                 let (held, oldest) = member.held();
                 longest = longest.max(oldest);
                 if (held > 0 && oldest >= PERIOD) || member.shared.mailbox.has_mail() {

@@ -6,13 +6,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use ackfs_cache::budget::Balloon;
+use ackfs_cache::budget::Ballast;
 use ackfs_cache::dirty::Writer;
 use ackfs_cache::read::ReadCache;
+use tokio::sync::Notify;
 
 use crate::config::MEMORY_BESIDE;
 use crate::config::units::MIB;
+use crate::fs::Filesystem;
+use crate::heap;
 use crate::metrics::resident_bytes;
 
 /// Part of the 64 MiB that is left free, for what grows between two looks, in bytes.
@@ -21,10 +25,18 @@ const SPARE: u64 = 8 * MIB;
 /// likely to be needed again.
 const STEP: u64 = MIB / 8;
 
+/// How long after work began memory is weighed, and how often while there is more: an idle mount wakes for
+/// it twice. Six readers that begin together take 100 MiB in 200 ms.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
+/// After so many looks what is old or free is given up, whether memory is short or not.
+const LOOKS_PER_TIDY: u32 = 10;
+/// And when no work has come for so long.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Keeper {
-    ballast: Balloon,
+pub(super) struct MemoryGuard {
+    ballast: Ballast,
     reader: Weak<ReadCache>,
     writer: Weak<Writer>,
     /// `--memory` and 64 MiB.
@@ -39,9 +51,9 @@ fn wanted(beside: u64, before: u64) -> u64 {
     beyond.max(before.saturating_sub(STEP))
 }
 
-impl Keeper {
+impl MemoryGuard {
     pub(super) fn new(
-        ballast: Balloon,
+        ballast: Ballast,
         memory: u64,
         reader: &Arc<ReadCache>,
         writer: &Arc<Writer>,
@@ -57,7 +69,7 @@ impl Keeper {
     }
 
     /// Weighs the process and withholds what has to be. Whether memory is short. Never waits.
-    pub(super) fn look(&mut self) -> bool {
+    fn look(&mut self) -> bool {
         let rooms = (self.reader.upgrade(), self.writer.upgrade());
         let ((Some(reader), Some(writer)), Some(resident)) = (rooms, resident_bytes()) else {
             return false;
@@ -71,6 +83,33 @@ impl Keeper {
             reader.give_up_resting();
         }
         beside + SPARE > MEMORY_BESIDE
+    }
+
+    /// Weighs the process while there is work, of which `worked` tells. Never ends.
+    pub(super) async fn watch(mut self, fs: Weak<Filesystem>, worked: Arc<Notify>) {
+        let tidy = || {
+            if let Some(fs) = fs.upgrade() {
+                fs.tidy();
+            }
+            heap::trim();
+        };
+        // Since memory was tidied.
+        let mut looks = 0;
+        loop {
+            let work = worked.notified();
+            if looks == 0 {
+                work.await;
+            } else if tokio::time::timeout(QUIET, work).await.is_err() {
+                tidy();
+                looks = 0;
+                continue;
+            }
+            tokio::time::sleep(LOOK_AFTER).await;
+            looks += 1;
+            if self.look() || looks % LOOKS_PER_TIDY == 0 {
+                tidy();
+            }
+        }
     }
 
     /// How many bytes are withheld, kept up to date.

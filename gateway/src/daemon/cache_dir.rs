@@ -1,15 +1,15 @@
-//! The room on disk that a mount takes: a directory of its own below `--cache-dir`, named by bucket
-//! and a digest of bucket, prefix and endpoint. Mounts of different stores never meet there, and the
-//! same mount finds its cache again.
+//! The cache directory that a mount takes: its own below `--cache-dir`, named by bucket and a digest of
+//! bucket, prefix and endpoint. Mounts of different stores never meet there, and the same mount finds its
+//! cache again.
 //!
 //! ```text
-//! CACHE-DIR/BUCKET-DIGEST/blocks     the disk cache; its lock is the room's
+//! CACHE-DIR/BUCKET-DIGEST/blocks     the disk cache; its lock is the directory's
 //! CACHE-DIR/BUCKET-DIGEST/staging    dirty bytes beyond the memory
-//! CACHE-DIR/BUCKET-DIGEST.2/...      the room of a second mount of the same at the same time
+//! CACHE-DIR/BUCKET-DIGEST.2/...      the directory of a second mount of the same at the same time
 //! ```
-//! A second mount of the same bucket works and has a fresh room where nobody named a directory: who
+//! A second mount of the same bucket works and has a fresh directory where nobody named one: who
 //! mounts twice wants two mounts. Under a `--cache-dir` that somebody named it is an error: they
-//! said which room, and it is taken.
+//! said which one, and it is taken.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,28 +19,28 @@ use ackfs_cache::disk_cache::{DiskCache, DiskConfig, DiskError};
 
 use crate::config::CacheConfig;
 
-/// Rooms of one bucket at once, without a `--cache-dir` of their own.
-const ROOMS_MAX: u32 = 16;
-/// How long a mount that is just ending may hold its room: it saves its index.
+/// Directories of one bucket at once, without a `--cache-dir` of their own.
+const DIRS_MAX: u32 = 16;
+/// How long a mount that is just ending may hold its directory: it saves what is in it.
 const ENDING_MAX: Duration = Duration::from_secs(3);
 
-/// A mount's room.
+/// A mount's cache directory.
 #[derive(Debug, Clone)]
-pub struct Room {
-    /// The directory that is all this mount's.
-    pub dir: PathBuf,
+pub(super) struct CacheDir {
+    /// It is all this mount's.
+    pub(super) path: PathBuf,
     /// The disk cache.
-    pub disk: Arc<DiskCache>,
+    pub(super) disk: Arc<DiskCache>,
     /// Where dirty bytes go.
-    pub staging_dir: PathBuf,
+    pub(super) staging_dir: PathBuf,
 }
 
-impl Room {
-    /// Takes the room `name` as `config` says. `None` if no disk is to be used. Blocks on the disk.
+impl CacheDir {
+    /// Takes the directory `name` as `config` says. `None` if no disk is to be used. Blocks on the disk.
     ///
     /// # Errors
     /// As [`DiskError`]; each names the directory and what to do.
-    pub fn take(config: &CacheConfig, name: &str) -> Result<Option<Self>, DiskError> {
+    pub(super) fn take(config: &CacheConfig, name: &str) -> Result<Option<Self>, DiskError> {
         if config.size == 0 {
             return Ok(None);
         }
@@ -48,21 +48,21 @@ impl Room {
             return Self::take_patiently(&config.dir.join(name), config).map(Some);
         }
         let mut taken = None;
-        for number in 1..=ROOMS_MAX {
+        for number in 1..=DIRS_MAX {
             let dir = match number {
                 1 => config.dir.join(name),
                 number => config.dir.join(format!("{name}.{number}")),
             };
             match Self::open(&dir, config) {
                 Err(DiskError::InUse(dir)) => taken = Some(dir),
-                Ok(room) => {
+                Ok(own) => {
                     if let Some(other) = taken {
                         tracing::warn!(
-                            dir = %room.dir.display(), in_use = %other.display(),
+                            dir = %own.path.display(), in_use = %other.display(),
                             "another mount of this bucket has the cache; using a fresh one"
                         );
                     }
-                    return Ok(Some(room));
+                    return Ok(Some(own));
                 }
                 Err(error) => return Err(error),
             }
@@ -94,7 +94,7 @@ impl Room {
             queued_max: config.queued_max(),
         })?;
         Ok(Self {
-            dir: dir.to_owned(),
+            path: dir.to_owned(),
             disk,
             staging_dir,
         })
