@@ -7,7 +7,7 @@
 //! all that, on HTTP ([`faults`]).
 //!
 //! From the wire inwards: `front` (names, log, faults) -> s3s -> `service` -> one file for each noun (`put`, `get`, `copy`,
-//! `delete`, `list`, `upload`, `bucket`) -> `store` (the lock) -> `object`, `content`, and `disk` if there is a directory.
+//! `delete`, `list`, `upload`, `bucket`) -> `store` (the lock) -> `object`, `content`.
 //! Pure and tested by themselves: `condition`, `listing`, `multipart`, `checksum`, `operation`. No clock but the time of
 //! an object's birth, and no waiting under the lock.
 //!
@@ -17,7 +17,7 @@
 //! use ackfs::demo::faults::{Effect, Rule};
 //!
 //! let server = Server::start(DemoConfig::default()).await?;
-//! server.create_bucket("bucket").await?;
+//! server.create_bucket("bucket")?;
 //! let lost = server.faults().add(Rule::new(Effect::LoseAnswer).on("PutObject").times(1));
 //! // ... a client at server.endpoint() puts an object ...
 //! lost.wait_fired(1).await;
@@ -31,7 +31,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
@@ -50,7 +49,6 @@ use tokio_util::sync::CancellationToken;
 use checksum::Algorithm;
 use condition::WriteCondition;
 use content::Content;
-use disk::Disk;
 use faults::Faults;
 use front::Front;
 use object::{Headers, Object, now};
@@ -66,7 +64,6 @@ mod condition;
 mod content;
 mod copy;
 mod delete;
-mod disk;
 pub mod faults;
 mod front;
 mod get;
@@ -91,8 +88,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How a server is set up.
 #[derive(Clone)]
 pub struct DemoConfig {
-    /// Where objects are kept over restarts; `None` keeps them in memory only.
-    pub dir: Option<PathBuf>,
     /// The access key that is let in.
     pub access_key: String,
     /// Its secret.
@@ -110,7 +105,6 @@ pub struct DemoConfig {
 impl Default for DemoConfig {
     fn default() -> Self {
         Self {
-            dir: None,
             access_key: "ackfs-demo".to_owned(),
             secret_key: "ackfs-demo-secret".to_owned(),
             anonymous: false,
@@ -124,7 +118,6 @@ impl Default for DemoConfig {
 impl fmt::Debug for DemoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DemoConfig")
-            .field("dir", &self.dir)
             .field("access_key", &self.access_key)
             .field("listen", &self.listen)
             .field("quirks", &self.quirks)
@@ -222,24 +215,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on the current tokio runtime. Waits for the disk if there is a directory.
+    /// Starts a server on the current tokio runtime.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or the directory cannot be read.
+    /// If the address cannot be listened on.
     pub async fn start(config: DemoConfig) -> io::Result<Self> {
-        let (disk, buckets) = match config.dir {
-            None => (None, BTreeMap::new()),
-            Some(dir) => {
-                let (disk, buckets) = Disk::open(dir).await?;
-                (Some(disk), buckets)
-            }
-        };
-        let store = Arc::new(Store::new(
-            disk,
-            config.quirks,
-            config.part_len_min,
-            buckets,
-        ));
+        let store = Arc::new(Store::new(config.quirks, config.part_len_min));
         let mut builder = S3ServiceBuilder::new(Service {
             store: store.clone(),
         });
@@ -293,7 +274,6 @@ impl Server {
     }
 
     /// Stops it: closes every connection, whatever is in progress, and frees the port.
-    /// Writes to a directory that have begun are finished by the runtime.
     pub async fn stop(mut self) {
         self.stopping.cancel();
         if let Err(error) = (&mut self.accepting).await {
@@ -301,17 +281,17 @@ impl Server {
         }
     }
 
-    /// Makes a bucket; one that is there already is fine. Waits for the disk if there is one.
+    /// Makes a bucket; one that is there already is fine.
     ///
     /// # Errors
-    /// InvalidInput if S3 does not allow the name (3 to 63 of `a-z0-9.-`), or what the disk says.
-    pub async fn create_bucket(&self, name: &str) -> io::Result<()> {
+    /// InvalidInput if S3 does not allow the name (3 to 63 of `a-z0-9.-`).
+    pub fn create_bucket(&self, name: &str) -> io::Result<()> {
         if !s3s::path::check_bucket_name(name) {
             let message =
                 format!("{name:?} is no bucket name: use 3 to 63 of a-z, 0-9, dot and hyphen");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        match self.store.create_bucket(name).await {
+        match self.store.create_bucket(name) {
             Err(error) if *error.code() != s3s::S3ErrorCode::BucketAlreadyOwnedByYou => {
                 Err(to_io(error))
             }
@@ -319,10 +299,10 @@ impl Server {
         }
     }
 
-    /// Writes an object past the wire; its ETag without quotes. Waits for the disk if there is one.
+    /// Writes an object past the wire; its ETag without quotes. Lets others run while it hashes.
     ///
     /// # Errors
-    /// If there is no such bucket, or what the disk says.
+    /// If there is no such bucket.
     pub async fn put(
         &self,
         bucket: &str,
@@ -338,21 +318,20 @@ impl Server {
             headers: Arc::new(Headers::default()),
             sums,
             part_lens: Vec::new(),
-            file: None,
         };
-        self.change(bucket, key, Some(object)).await?;
+        self.change(bucket, key, Some(object))?;
         Ok(etag)
     }
 
-    /// Deletes an object past the wire; one that is not there is fine. Waits for the disk if there is one.
+    /// Deletes an object past the wire; one that is not there is fine.
     ///
     /// # Errors
-    /// If there is no such bucket, or what the disk says.
-    pub async fn delete(&self, bucket: &str, key: &str) -> io::Result<()> {
-        self.change(bucket, key, None).await
+    /// If there is no such bucket.
+    pub fn delete(&self, bucket: &str, key: &str) -> io::Result<()> {
+        self.change(bucket, key, None)
     }
 
-    async fn change(&self, bucket: &str, key: &str, object: Option<Object>) -> io::Result<()> {
+    fn change(&self, bucket: &str, key: &str, object: Option<Object>) -> io::Result<()> {
         let (bucket, key, condition) =
             (bucket.to_owned(), key.to_owned(), WriteCondition::default());
         self.store
@@ -363,7 +342,6 @@ impl Server {
                 object,
                 ends: None,
             })
-            .await
             .map_err(to_io)?;
         Ok(())
     }

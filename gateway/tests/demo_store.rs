@@ -5,8 +5,6 @@
 
 #[path = "demo_store/conditions.rs"]
 mod conditions;
-#[path = "demo_store/directory.rs"]
-mod directory;
 #[path = "demo_store/faults.rs"]
 mod faults;
 #[path = "demo_store/listings.rs"]
@@ -36,7 +34,7 @@ const BUCKET: &str = "bucket";
 /// A server with one bucket, and a client that never retries.
 async fn start(config: DemoConfig) -> (Server, Client) {
     let server = Server::start(config).await.unwrap();
-    server.create_bucket(BUCKET).await.unwrap();
+    server.create_bucket(BUCKET).unwrap();
     let client = client(&server, &Identity::default());
     (server, client)
 }

@@ -122,7 +122,7 @@ impl Demo {
         };
         let server = Self::wait(async {
             let server = Server::start(config).await?;
-            server.create_bucket(bucket).await?;
+            server.create_bucket(bucket)?;
             std::io::Result::Ok(server)
         });
         Self {

@@ -52,8 +52,8 @@ pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), Failure> {
     let server = runtime
         .block_on(Server::start(config))
         .map_err(|error| failed("the demo store does not start", error))?;
-    runtime
-        .block_on(server.create_bucket(BUCKET))
+    server
+        .create_bucket(BUCKET)
         .map_err(|error| failed("the demo store makes no bucket", error))?;
 
     let places = Places::make(args.dir.as_deref())?;

@@ -11,24 +11,24 @@ use s3s::{S3Request, S3Response, S3Result};
 
 use super::store::Store;
 
-/// CreateBucket. Waits for the disk if there is one.
+/// CreateBucket.
 pub(super) async fn create(
     store: &Arc<Store>,
     request: S3Request<CreateBucketInput>,
 ) -> S3Result<S3Response<CreateBucketOutput>> {
     let name = request.input.bucket;
-    store.create_bucket(&name).await?;
+    store.create_bucket(&name)?;
     Ok(S3Response::new(CreateBucketOutput {
         location: Some(format!("/{name}")),
     }))
 }
 
-/// DeleteBucket. Waits for the disk if there is one.
+/// DeleteBucket.
 pub(super) async fn delete(
     store: &Arc<Store>,
     request: S3Request<DeleteBucketInput>,
 ) -> S3Result<S3Response<DeleteBucketOutput>> {
-    store.delete_bucket(&request.input.bucket).await?;
+    store.delete_bucket(&request.input.bucket)?;
     Ok(S3Response::with_status(
         DeleteBucketOutput::default(),
         http::StatusCode::NO_CONTENT,

@@ -13,10 +13,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crc_fast::CrcAlgorithm;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256};
-use serde::{Deserialize, Serialize};
 
 /// A checksum algorithm of S3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Crc32,
     Crc32c,
@@ -132,20 +131,14 @@ impl Algorithm {
 }
 
 /// The known checksums of some bytes, in base64.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) crc32: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) crc32c: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) crc64nvme: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sha1: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sha256: Option<String>,
     /// True if the values are composite ones.
-    #[serde(default)]
     pub(super) composite: bool,
 }
 

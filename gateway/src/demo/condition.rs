@@ -132,7 +132,6 @@ mod tests {
             headers: std::sync::Arc::default(),
             sums: Sums::default(),
             part_lens: Vec::new(),
-            file: None,
         }
     }
 

@@ -34,7 +34,7 @@ macro_rules! source_condition {
 
 pub(super) use source_condition;
 
-/// CopyObject. Waits for the disk if there is one.
+/// CopyObject.
 pub(super) async fn copy(
     store: &Arc<Store>,
     request: S3Request<CopyObjectInput>,
@@ -70,15 +70,13 @@ pub(super) async fn copy(
         ..Default::default()
     };
     put_encryption!(output, &object.headers);
-    store
-        .commit(Change {
-            bucket: input.bucket,
-            key: input.key,
-            condition: store.quirks().on_copy(condition)?,
-            object: Some(object),
-            ends: None,
-        })
-        .await?;
+    store.commit(Change {
+        bucket: input.bucket,
+        key: input.key,
+        condition: store.quirks().on_copy(condition)?,
+        object: Some(object),
+        ends: None,
+    })?;
     Ok(S3Response::new(output))
 }
 
@@ -176,7 +174,6 @@ async fn copied(input: &CopyObjectInput, source: &Object, headers: Headers) -> O
         headers: Arc::new(headers),
         sums,
         part_lens: Vec::new(),
-        file: None,
     }
 }
 

@@ -15,7 +15,7 @@ use super::store::{Change, Store};
 /// Most keys in one request.
 const KEYS_MAX: usize = 1000;
 
-/// DeleteObject. Waits for the disk if there is one.
+/// DeleteObject.
 pub(super) async fn one(
     store: &Arc<Store>,
     request: S3Request<DeleteObjectInput>,
@@ -28,14 +28,14 @@ pub(super) async fn one(
             "conditions on size and time are for directory buckets"
         ));
     }
-    remove(store, input.bucket, input.key, input.if_match).await?;
+    remove(store, input.bucket, input.key, input.if_match)?;
     Ok(S3Response::with_status(
         DeleteObjectOutput::default(),
         http::StatusCode::NO_CONTENT,
     ))
 }
 
-/// DeleteObjects: each key by itself. Waits for the disk if there is one.
+/// DeleteObjects: each key by itself.
 pub(super) async fn many(
     store: &Arc<Store>,
     request: S3Request<DeleteObjectsInput>,
@@ -56,9 +56,7 @@ pub(super) async fn many(
             bucket.clone(),
             key.clone(),
             object.e_tag.map(ETagCondition::ETag),
-        )
-        .await
-        {
+        ) {
             Ok(()) => deleted.push(DeletedObject {
                 key: Some(key),
                 ..Default::default()
@@ -79,7 +77,7 @@ pub(super) async fn many(
     }))
 }
 
-async fn remove(
+fn remove(
     store: &Arc<Store>,
     bucket: String,
     key: String,
@@ -89,14 +87,11 @@ async fn remove(
         if_match,
         if_none_match: None,
     })?;
-    store
-        .commit(Change {
-            bucket,
-            key,
-            condition,
-            object: None,
-            ends: None,
-        })
-        .await?;
-    Ok(())
+    store.commit(Change {
+        bucket,
+        key,
+        condition,
+        object: None,
+        ends: None,
+    })
 }

@@ -54,7 +54,7 @@ impl fmt::Display for Closed {
 impl std::error::Error for Closed {}
 
 impl Front {
-    /// Answers one request of the connection whose `flushes` are given. Waits for the client, the disk and the faults.
+    /// Answers one request of the connection whose `flushes` are given. Waits for the client and the faults.
     ///
     /// # Errors
     /// `Closed` if a fault wants no answer to be seen.

@@ -174,7 +174,6 @@ impl Upload {
             modified: now(),
             headers: self.headers.clone(),
             sums,
-            file: None,
         })
     }
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use s3s::dto::{ETag, Timestamp};
-use serde::{Deserialize, Serialize};
 
 use super::checksum::Sums;
 use super::content::Content;
@@ -27,8 +26,6 @@ pub(super) struct Object {
     pub(super) sums: Sums,
     /// Lengths of the parts it was made of; empty if it was put in one piece.
     pub(super) part_lens: Vec<u64>,
-    /// Number of its file in the directory, if there is one.
-    pub(super) file: Option<u64>,
 }
 
 impl Object {
@@ -52,8 +49,7 @@ pub(super) fn now() -> SystemTime {
 }
 
 /// What the client said about an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Headers {
     pub(super) cache_control: Option<String>,
     pub(super) content_disposition: Option<String>,

@@ -14,7 +14,7 @@ use super::store::{Change, Store};
 /// AWS's limit on an object put, or copied, in one request: 5 GiB.
 pub(super) const PUT_LEN_MAX: u64 = 5 << 30;
 
-/// PutObject. Waits for the client, and for the disk if there is one.
+/// PutObject. Waits for the client.
 pub(super) async fn put(
     store: &Arc<Store>,
     request: S3Request<PutObjectInput>,
@@ -66,22 +66,19 @@ pub(super) async fn put(
         headers: Arc::new(headers),
         sums: received.sums,
         part_lens: Vec::new(),
-        file: None,
     };
     output.e_tag = Some(object.etag());
     let condition = WriteCondition {
         if_match: input.if_match,
         if_none_match: input.if_none_match,
     };
-    store
-        .commit(Change {
-            bucket: input.bucket,
-            key: input.key,
-            condition: store.quirks().on_write(condition)?,
-            object: Some(object),
-            ends: None,
-        })
-        .await?;
+    store.commit(Change {
+        bucket: input.bucket,
+        key: input.key,
+        condition: store.quirks().on_write(condition)?,
+        object: Some(object),
+        ends: None,
+    })?;
     Ok(S3Response::new(output))
 }
 

@@ -168,7 +168,7 @@ pub(super) async fn part_copy(
     Ok(S3Response::new(output))
 }
 
-/// CompleteMultipartUpload. Waits for the disk if there is one.
+/// CompleteMultipartUpload.
 pub(super) async fn complete(
     store: &Arc<Store>,
     request: S3Request<CompleteMultipartUploadInput>,
@@ -192,15 +192,13 @@ pub(super) async fn complete(
         if_match: input.if_match,
         if_none_match: input.if_none_match,
     };
-    store
-        .commit(Change {
-            bucket: input.bucket,
-            key: input.key,
-            condition: store.quirks().on_write(condition)?,
-            object: Some(object),
-            ends: Some(input.upload_id),
-        })
-        .await?;
+    store.commit(Change {
+        bucket: input.bucket,
+        key: input.key,
+        condition: store.quirks().on_write(condition)?,
+        object: Some(object),
+        ends: Some(input.upload_id),
+    })?;
     Ok(S3Response::new(output))
 }
 

@@ -501,7 +501,7 @@ async fn buckets_come_and_go() {
     server.put("second", "k", "x").await.unwrap();
     let full = client.delete_bucket().bucket("second").send().await;
     assert_eq!(outcome(full), refused(409, "BucketNotEmpty"));
-    server.delete("second", "k").await.unwrap();
+    server.delete("second", "k").unwrap();
     client
         .delete_bucket()
         .bucket("second")
@@ -518,7 +518,7 @@ async fn buckets_come_and_go() {
         .send()
         .await
         .unwrap();
-    assert!(server.create_bucket("No_Bucket").await.is_err());
+    assert!(server.create_bucket("No_Bucket").is_err());
 }
 
 #[tokio::test]
