@@ -9,9 +9,9 @@ use std::ops::Sub;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use ackfs::demo::faults::Rule;
-pub use ackfs::demo::faults::{Effect, Fault};
-use ackfs::demo::{DemoConfig, Server};
+use ackfs_demo::faults::Rule;
+pub use ackfs_demo::faults::{Effect, Fault};
+use ackfs_demo::{DemoConfig, Server};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::content::bytes;

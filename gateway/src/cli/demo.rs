@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ackfs_demo::{DemoConfig, Server};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Transport;
 use crate::control::{Answer, Ask, Client};
 use crate::daemon::mounts;
-use crate::demo::{DemoConfig, Server};
 use crate::logging::{say, tell};
 use crate::metrics::Report;
 

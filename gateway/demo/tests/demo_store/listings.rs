@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use ackfs::demo::DemoConfig;
+use ackfs_demo::DemoConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 

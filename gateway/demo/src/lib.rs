@@ -13,8 +13,8 @@
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
-//! use ackfs::demo::{DemoConfig, Server};
-//! use ackfs::demo::faults::{Effect, Rule};
+//! use ackfs_demo::{DemoConfig, Server};
+//! use ackfs_demo::faults::{Effect, Rule};
 //!
 //! let server = Server::start(DemoConfig::default()).await?;
 //! server.create_bucket("bucket")?;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ackfs::demo::DemoConfig;
-use ackfs::demo::faults::{Effect, Rule};
+use ackfs_demo::DemoConfig;
+use ackfs_demo::faults::{Effect, Rule};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectError;

@@ -1,6 +1,6 @@
 //! Conditions on reads, writes, copies and deletions.
 
-use ackfs::demo::{ConditionalWrites, DemoConfig, Quirks};
+use ackfs_demo::{ConditionalWrites, DemoConfig, Quirks};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use super::{BUCKET, body, fine, outcome, put, refused, small_parts, start};

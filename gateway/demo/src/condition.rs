@@ -121,8 +121,8 @@ mod tests {
     use s3s::dto::ETag;
 
     use super::*;
-    use crate::demo::checksum::Sums;
-    use crate::demo::content::Content;
+    use crate::checksum::Sums;
+    use crate::content::Content;
 
     fn object() -> Object {
         Object {

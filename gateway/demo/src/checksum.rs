@@ -186,7 +186,7 @@ impl Sums {
 /// Reads the five checksum fields that requests have in common.
 macro_rules! sums_of {
     ($input:expr) => {
-        $crate::demo::checksum::Sums {
+        $crate::checksum::Sums {
             crc32: $input.checksum_crc32.clone(),
             crc32c: $input.checksum_crc32c.clone(),
             crc64nvme: $input.checksum_crc64nvme.clone(),
@@ -200,7 +200,7 @@ macro_rules! sums_of {
 /// Fills the five checksum fields that answers have in common.
 macro_rules! put_sums {
     ($output:expr, $sums:expr) => {{
-        let sums: &$crate::demo::checksum::Sums = $sums;
+        let sums: &$crate::checksum::Sums = $sums;
         $output.checksum_crc32 = sums.crc32.clone();
         $output.checksum_crc32c = sums.crc32c.clone();
         $output.checksum_crc64nvme = sums.crc64nvme.clone();

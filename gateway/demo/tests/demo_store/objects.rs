@@ -1,6 +1,6 @@
 //! Objects: what is put is what is got, headers included; what is wrong is refused before it replaces anything.
 
-use ackfs::demo::{DemoConfig, Quirks};
+use ackfs_demo::{DemoConfig, Quirks};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, MetadataDirective, ServerSideEncryption, StorageClass,

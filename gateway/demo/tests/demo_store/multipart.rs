@@ -1,6 +1,6 @@
 //! Multipart uploads.
 
-use ackfs::demo::DemoConfig;
+use ackfs_demo::DemoConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,

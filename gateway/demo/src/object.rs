@@ -97,12 +97,10 @@ pub(super) fn stored_encoding(encoding: Option<&str>) -> Option<String> {
 /// Reads the header fields that requests have in common.
 macro_rules! headers_of {
     ($input:expr) => {
-        $crate::demo::object::Headers {
+        $crate::object::Headers {
             cache_control: $input.cache_control.clone(),
             content_disposition: $input.content_disposition.clone(),
-            content_encoding: $crate::demo::object::stored_encoding(
-                $input.content_encoding.as_deref(),
-            ),
+            content_encoding: $crate::object::stored_encoding($input.content_encoding.as_deref()),
             content_language: $input.content_language.clone(),
             content_type: $input.content_type.clone(),
             expires: $input.expires.clone(),
@@ -132,7 +130,7 @@ macro_rules! headers_of {
 /// Fills the fields that describe how an object is encrypted; every answer about an object has them.
 macro_rules! put_encryption {
     ($output:expr, $headers:expr) => {{
-        let headers: &$crate::demo::object::Headers = $headers;
+        let headers: &$crate::object::Headers = $headers;
         $output.server_side_encryption = headers.server_side_encryption.clone().map(Into::into);
         $output.ssekms_key_id = headers.ssekms_key_id.clone();
         $output.bucket_key_enabled = headers.bucket_key_enabled;
@@ -142,7 +140,7 @@ macro_rules! put_encryption {
 /// Fills the fields that get and head have in common.
 macro_rules! put_headers {
     ($output:expr, $object:expr) => {{
-        let object: &$crate::demo::object::Object = $object;
+        let object: &$crate::object::Object = $object;
         let headers = &object.headers;
         $output.accept_ranges = Some("bytes".to_owned());
         $output.e_tag = Some(object.etag());
@@ -154,7 +152,7 @@ macro_rules! put_headers {
         let content_type = headers.content_type.as_deref();
         $output.content_type = Some(
             content_type
-                .unwrap_or($crate::demo::object::CONTENT_TYPE_DEFAULT)
+                .unwrap_or($crate::object::CONTENT_TYPE_DEFAULT)
                 .to_owned(),
         );
         $output.expires = headers.expires.clone();
@@ -168,7 +166,7 @@ macro_rules! put_headers {
         $output.sse_customer_algorithm = headers.sse_customer_algorithm.clone();
         $output.sse_customer_key_md5 = headers.sse_customer_key_md5.clone();
         $output.metadata = Some(headers.user.clone().into_iter().collect());
-        $crate::demo::object::put_encryption!($output, headers);
+        $crate::object::put_encryption!($output, headers);
     }};
 }
 

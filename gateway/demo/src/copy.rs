@@ -23,7 +23,7 @@ use super::store::{Change, Store};
 /// Reads the conditions on the source that copies have in common.
 macro_rules! source_condition {
     ($input:expr) => {
-        $crate::demo::condition::ReadCondition {
+        $crate::condition::ReadCondition {
             matching: $input.copy_source_if_match.clone(),
             none_match: $input.copy_source_if_none_match.clone(),
             modified_since: $input.copy_source_if_modified_since.clone(),

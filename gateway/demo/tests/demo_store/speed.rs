@@ -1,9 +1,9 @@
 //! How fast the store serves and takes; run by hand:
-//! `cargo test -p ackfs --release --test demo_store speed -- --ignored --nocapture`.
+//! `cargo test -p ackfs-demo --release --test demo_store speed -- --ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
-use ackfs::demo::DemoConfig;
+use ackfs_demo::DemoConfig;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
@@ -34,7 +34,7 @@ fn report(what: &str, bytes: u64, begin: Instant, cpu_before: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, by hand: cargo test --release -p ackfs --test demo_store -- --ignored --nocapture speed"]
+#[ignore = "a measurement, by hand: cargo test --release -p ackfs-demo --test demo_store -- --ignored --nocapture speed"]
 async fn speed_of_a_gibibyte() {
     let (server, client) = start(DemoConfig::default()).await;
     let (begin, before) = (Instant::now(), cpu());
@@ -115,7 +115,7 @@ async fn speed_of_a_gibibyte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, by hand: cargo test --release -p ackfs --test demo_store -- --ignored --nocapture speed"]
+#[ignore = "a measurement, by hand: cargo test --release -p ackfs-demo --test demo_store -- --ignored --nocapture speed"]
 async fn speed_of_small_puts() {
     let (_server, client) = start(DemoConfig::default()).await;
     for in_flight in [1, 8] {

@@ -1,8 +1,6 @@
 //! The store in process, seen by the AWS SDK over loopback: it must answer as AWS does, race as AWS does, and fail
 //! exactly as it is told to. Other tests build on these answers, so each sentence about the store is a test here.
 
-#![cfg(feature = "demo")]
-
 #[path = "demo_store/conditions.rs"]
 mod conditions;
 #[path = "demo_store/faults.rs"]
@@ -19,7 +17,7 @@ mod speed;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use ackfs::demo::{DemoConfig, Server};
+use ackfs_demo::{DemoConfig, Server};
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
