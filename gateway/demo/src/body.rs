@@ -1,5 +1,5 @@
-//! Bodies between hyper and s3s: requests whose rest can be read after s3s has lost interest, and answers that are
-//! damaged on purpose.
+//! Bodies between hyper and s3s, all counted: requests whose rest can be read after s3s has lost interest, and answers
+//! that are damaged on purpose.
 //!
 //! An answer that goes out while the client is still sending meets a closed connection: the client sees a broken pipe and
 //! not the answer. s3s drops the body of a request that it refuses early, so the body it gets hands itself back when it is
@@ -17,21 +17,97 @@ use parking_lot::Mutex;
 use s3s::{Body, StdError};
 
 use super::faults::{Active, Effect};
+use super::requests::Meter;
 use super::socket::Flushes;
+
+/// A request's body that is counted while it arrives.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    body: Incoming,
+    meter: Arc<Meter>,
+}
+
+impl Arriving {
+    /// Counts `body` by `meter`.
+    pub(super) fn new(body: Incoming, meter: Arc<Meter>) -> Self {
+        Self { body, meter }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = StdError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?;
+        if let Some(bytes) = frame.as_ref().and_then(Frame::data_ref) {
+            self.meter.received(bytes.len());
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body that is counted while it goes out.
+pub(super) struct Leaving {
+    body: Body,
+    meter: Arc<Meter>,
+}
+
+impl Leaving {
+    /// Counts `body` by `meter`.
+    pub(super) fn wrap(body: Body, meter: Arc<Meter>) -> Body {
+        Body::http_body_unsync(Self { body, meter })
+    }
+}
+
+impl HttpBody for Leaving {
+    type Data = Bytes;
+    type Error = StdError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?;
+        if let Some(bytes) = frame.as_ref().and_then(Frame::data_ref) {
+            self.meter.sent(bytes.len());
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// A request's body that comes back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Borrowed {
-    body: Option<Incoming>,
-    back: Arc<Mutex<Option<Incoming>>>,
+    body: Option<Arriving>,
+    back: Arc<Mutex<Option<Arriving>>>,
 }
 
 /// Where a borrowed body comes back to.
 #[derive(Debug)]
-pub(super) struct Rest(Arc<Mutex<Option<Incoming>>>);
+pub(super) struct Rest(Arc<Mutex<Option<Arriving>>>);
 
 /// Lends a body.
-pub(super) fn lend(body: Incoming) -> (Borrowed, Rest) {
+pub(super) fn lend(body: Arriving) -> (Borrowed, Rest) {
     let back = Arc::new(Mutex::new(None));
     (
         Borrowed {
@@ -53,7 +129,7 @@ impl Rest {
 }
 
 /// Reads and drops a body. Waits for the client.
-pub(super) async fn drain(mut body: Incoming) {
+pub(super) async fn drain(mut body: Arriving) {
     while let Some(Ok(_)) = body.frame().await {}
 }
 
@@ -66,7 +142,7 @@ impl HttpBody for Borrowed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
         match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx).map_err(StdError::from),
+            Some(body) => Pin::new(body).poll_frame(cx),
             None => Poll::Ready(None),
         }
     }

@@ -75,6 +75,15 @@ impl Content {
         self.segments.iter().map(|(_, bytes)| bytes)
     }
 
+    /// A copy with one bit of the byte `at` flipped; the same if it is shorter.
+    pub(super) fn with_a_bit_flipped(&self, at: u64) -> Self {
+        let mut bytes = BytesMut::from(self.to_bytes());
+        if let Some(byte) = bytes.get_mut(at as usize) {
+            *byte ^= 1;
+        }
+        Self::new([bytes.freeze()])
+    }
+
     /// One contiguous copy of everything; for inspection only.
     pub(super) fn to_bytes(&self) -> Bytes {
         if let [(_, only)] = &*self.segments {

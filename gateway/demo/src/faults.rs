@@ -7,8 +7,9 @@
 //! it (`remove`): no test needs to sleep.
 //!
 //! A rule has *fired* when its effect is there for the client or the store to feel: a hang when the request hangs, a lost
-//! answer when the write is committed, a changed body when the answer's head is made.
+//! answer when the write is committed, a changed body when the answer's head is made, a wrong copy when it is made.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -69,6 +70,26 @@ pub enum Effect {
     },
     /// Lets the store do its work, then answers 200 with XML that ends in the middle.
     Malformed,
+    /// Copies a part wrongly, and answers as if nothing were wrong; for UploadPartCopy, other requests are left as they
+    /// are.
+    Miscopy(Miscopy),
+}
+
+/// How a part is copied wrongly. ETag and checksums of the part are those of what was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miscopy {
+    /// One bit of this byte is flipped; a shorter part is left as it is.
+    Corrupt {
+        /// Which byte of the part.
+        at: u64,
+    },
+    /// So many bytes are missing at the end.
+    Short {
+        /// Bytes.
+        missing: u64,
+    },
+    /// The range is not looked at, and the whole source copied.
+    Whole,
 }
 
 impl Effect {
@@ -237,6 +258,32 @@ pub(super) struct Active {
     met: AtomicU64,
     fired: watch::Sender<u64>,
     released: watch::Sender<bool>,
+}
+
+/// A wrong copy on its way to the store, which carries it out: all other faults act in front of it.
+#[derive(Clone, Debug)]
+pub(super) struct Miscopying(Arc<Active>);
+
+impl Miscopying {
+    /// That of a rule, if it is one.
+    pub(super) fn of(rule: &Arc<Active>) -> Option<Self> {
+        matches!(rule.effect(), Effect::Miscopy(_)).then(|| Self(rule.clone()))
+    }
+
+    /// What is copied in place of `range` of a source of `source_len` bytes, and the byte of it to damage; the rule has
+    /// fired then.
+    pub(super) fn strike(&self, range: Range<u64>, source_len: u64) -> (Range<u64>, Option<u64>) {
+        self.0.fire();
+        match self.0.effect() {
+            Effect::Miscopy(Miscopy::Corrupt { at }) => (range, Some(*at)),
+            Effect::Miscopy(Miscopy::Short { missing }) => {
+                let end = range.end.saturating_sub(*missing).max(range.start);
+                (range.start..end, None)
+            }
+            Effect::Miscopy(Miscopy::Whole) => (0..source_len, None),
+            _ => (range, None),
+        }
+    }
 }
 
 impl Active {

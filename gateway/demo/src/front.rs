@@ -17,8 +17,8 @@ use hyper::body::Incoming;
 use s3s::Body;
 use s3s::service::S3Service;
 
-use super::body::{Damaged, drain, lend};
-use super::faults::{Active, Effect, Faults};
+use super::body::{Arriving, Damaged, Leaving, drain, lend};
+use super::faults::{Active, Effect, Faults, Miscopying};
 use super::get::http_date;
 use super::operation::Target;
 use super::receive::header;
@@ -64,7 +64,7 @@ impl Front {
         flushes: &Flushes,
     ) -> Result<Response<Body>, Closed> {
         let id = format!("DEMO{:012X}", self.ids.fetch_add(1, Ordering::Relaxed));
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let target = Target::of(
             &head.method,
             head.uri.path(),
@@ -87,6 +87,10 @@ impl Front {
             ..Default::default()
         });
 
+        let body = Arriving::new(body, record.meter());
+        if let Some(miscopying) = rules.iter().find_map(Miscopying::of) {
+            head.extensions.insert(miscopying);
+        }
         let method = head.method.clone();
         let here = head.uri.to_string();
         let mut answer = match self.before(&rules, &here, &id).await {
@@ -182,7 +186,7 @@ impl Front {
         Some(answer)
     }
 
-    async fn store(&self, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
+    async fn store(&self, request: Request<Arriving>) -> Result<Response<Body>, Closed> {
         let (head, body) = request.into_parts();
         let (body, rest) = lend(body);
         let request = Request::from_parts(head, Body::http_body_unsync(body));
@@ -201,6 +205,8 @@ impl Front {
             record.status = Some(status);
             record.answer_len = len;
         });
+        let body = std::mem::take(answer.body_mut());
+        *answer.body_mut() = Leaving::wrap(body, record.meter());
         let headers = answer.headers_mut();
         headers.insert(
             REQUEST_ID,

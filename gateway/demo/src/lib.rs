@@ -80,7 +80,7 @@ mod socket;
 mod store;
 mod upload;
 
-pub use requests::{RECORDS_MAX, RequestRecord};
+pub use requests::{RECORDS_MAX, RequestRecord, Traffic};
 
 /// How long accepting rests when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -391,12 +391,17 @@ impl Server {
 
     /// How often one operation was asked for since the start or the last reset, faults included.
     pub fn count(&self, operation: &str) -> u64 {
-        self.requests.count(operation)
+        self.traffic_of(operation).requests
     }
 
-    /// How often each operation was asked for since the start or the last reset.
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.requests.counts()
+    /// Requests and bytes of one operation since the start or the last reset.
+    pub fn traffic_of(&self, operation: &str) -> Traffic {
+        self.requests.traffic_of(operation)
+    }
+
+    /// Requests and bytes of each operation that was asked for since the start or the last reset.
+    pub fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
+        self.requests.traffic()
     }
 
     /// Most requests handled at the same time since the start or the last reset.

@@ -1,11 +1,15 @@
-//! What was asked of the store: a counter for each operation and the latest requests, for tests that claim "one PUT a
-//! close".
+//! What was asked of the store: counters for each operation and the latest requests, for tests that claim "one PUT a
+//! close" or "less than 24 MiB over the wire".
 //!
-//! A request is counted when its head arrives, before any fault; its record is completed when its answer is made. The log
-//! keeps the latest [`RECORDS_MAX`]; the counters know all.
+//! A request is counted when its head arrives, before any fault; its record is completed when its answer is made. Bytes
+//! are counted as the pieces of bodies go by, in the form that they have on the wire: chunks of a signed stream with
+//! their heads, answers that are cut only so far. Heads of requests and answers are not counted. The log keeps the latest
+//! [`RECORDS_MAX`] requests; the counters know all.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::{AddAssign, Sub};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -41,6 +45,72 @@ pub struct RequestRecord {
     pub faulted: bool,
 }
 
+/// What requests came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many there were, faults included.
+    pub requests: u64,
+    /// Bytes of their bodies that arrived.
+    pub received: u64,
+    /// Bytes of the answers' bodies that went out.
+    pub sent: u64,
+}
+
+impl Traffic {
+    /// Bytes of bodies in both directions.
+    pub fn bytes(&self) -> u64 {
+        self.received + self.sent
+    }
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.received += other.received;
+        self.sent += other.sent;
+    }
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            requests: self.requests - before.requests,
+            received: self.received - before.received,
+            sent: self.sent - before.sent,
+        }
+    }
+}
+
+/// Counts the traffic of one operation while it goes by.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    requests: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Meter {
+    /// A piece of a request's body has arrived.
+    pub(super) fn received(&self, len: usize) {
+        self.received.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    /// A piece of an answer's body goes out.
+    pub(super) fn sent(&self, len: usize) {
+        self.sent.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Traffic {
+        Traffic {
+            requests: self.requests.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// The log of a server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
@@ -52,7 +122,7 @@ struct Log {
     /// Number of the first record that is kept.
     first: u64,
     records: VecDeque<RequestRecord>,
-    counts: BTreeMap<&'static str, u64>,
+    meters: BTreeMap<&'static str, Arc<Meter>>,
     active: usize,
     active_max: usize,
 }
@@ -61,7 +131,8 @@ impl Requests {
     /// Logs a request that begins; the guard completes it.
     pub(super) fn begin(&self, record: RequestRecord) -> InProgress {
         let mut log = self.log.lock();
-        *log.counts.entry(record.operation).or_default() += 1;
+        let meter = log.meters.entry(record.operation).or_default().clone();
+        meter.requests.fetch_add(1, Ordering::Relaxed);
         if log.records.len() == RECORDS_MAX {
             log.records.pop_front();
             log.first += 1;
@@ -71,6 +142,7 @@ impl Requests {
         log.active_max = log.active_max.max(log.active);
         InProgress {
             requests: self.clone(),
+            meter,
             number: log.first + log.records.len() as u64 - 1,
         }
     }
@@ -80,14 +152,18 @@ impl Requests {
         self.log.lock().records.iter().cloned().collect()
     }
 
-    /// How often each operation was asked for.
-    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.log.lock().counts.clone()
+    /// The traffic of each operation that was asked for.
+    pub(super) fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
+        let log = self.log.lock();
+        let read = |(operation, meter): (&&'static str, &Arc<Meter>)| (*operation, meter.read());
+        log.meters.iter().map(read).collect()
     }
 
-    /// How often one operation was asked for.
-    pub(super) fn count(&self, operation: &str) -> u64 {
-        self.log.lock().counts.get(operation).copied().unwrap_or(0)
+    /// The traffic of one operation.
+    pub(super) fn traffic_of(&self, operation: &str) -> Traffic {
+        let log = self.log.lock();
+        let meter = log.meters.get(operation);
+        meter.map_or_else(Traffic::default, |meter| meter.read())
     }
 
     /// Most requests that were handled at the same time.
@@ -95,12 +171,12 @@ impl Requests {
         self.log.lock().active_max
     }
 
-    /// Forgets records and counters; requests in progress still count as active.
+    /// Forgets records and counters; requests in progress still count as active, and what they still move is not counted.
     pub(super) fn reset(&self) {
         let mut log = self.log.lock();
         log.first += log.records.len() as u64;
         log.records.clear();
-        log.counts.clear();
+        log.meters.clear();
         log.active_max = log.active;
     }
 }
@@ -109,10 +185,16 @@ impl Requests {
 #[derive(Debug)]
 pub(super) struct InProgress {
     requests: Requests,
+    meter: Arc<Meter>,
     number: u64,
 }
 
 impl InProgress {
+    /// Where its bytes are counted.
+    pub(super) fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
+    }
+
     /// Completes the record, if it is still kept.
     pub(super) fn update(&self, change: impl FnOnce(&mut RequestRecord)) {
         let mut log = self.requests.log.lock();
@@ -154,7 +236,7 @@ mod tests {
         let records = requests.records();
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].status, Some(200));
-        assert_eq!(requests.count("PutObject"), 1);
+        assert_eq!(requests.traffic_of("PutObject").requests, 1);
         assert_eq!(requests.active_max(), 2);
     }
 }

@@ -18,6 +18,7 @@ use super::checksum::{Algorithm, put_sums, sums_of};
 use super::condition::WriteCondition;
 use super::content::Content;
 use super::copy::{source, source_condition};
+use super::faults::Miscopying;
 use super::list::{Names, page_max};
 use super::multipart::{Part, Upload, check_number, no_such_upload, part_algorithm};
 use super::object::{headers_of, now, put_encryption};
@@ -118,12 +119,14 @@ pub(super) async fn part(
     Ok(S3Response::new(output))
 }
 
-/// UploadPartCopy.
+/// UploadPartCopy. As on AWS a range is copied only from a source that is larger than the smallest part.
 pub(super) async fn part_copy(
     store: &Arc<Store>,
     request: S3Request<UploadPartCopyInput>,
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
-    let input = request.input;
+    let S3Request {
+        input, extensions, ..
+    } = request;
     check_number(input.part_number)?;
     let algorithm = store.with(&input.bucket, |bucket| {
         bucket
@@ -133,6 +136,12 @@ pub(super) async fn part_copy(
     let source = source(store, &input.copy_source, &source_condition!(input))?;
     let range = match &input.copy_source_range {
         None => 0..source.content.len(),
+        Some(_) if source.content.len() <= store.part_len_min => {
+            return Err(s3_error!(
+                InvalidRequest,
+                "The specified copy source is not supported as a byte-range copy source"
+            ));
+        }
         Some(text) => copy_range(text, source.content.len())?,
     };
     if range.end - range.start > PUT_LEN_MAX {
@@ -141,7 +150,14 @@ pub(super) async fn part_copy(
             "The specified copy source is larger than the maximum allowable size for a copy source: {PUT_LEN_MAX}"
         ));
     }
-    let content = Content::new(source.content.slice(range));
+    let (range, damaged) = match extensions.get::<Miscopying>() {
+        Some(miscopying) => miscopying.strike(range, source.content.len()),
+        None => (range, None),
+    };
+    let mut content = Content::new(source.content.slice(range));
+    if let Some(at) = damaged {
+        content = content.with_a_bit_flipped(at);
+    }
     let (md5, sums) = hash(&content, [algorithm]).await;
     let part = Part {
         etag: md5,

@@ -1,6 +1,7 @@
 //! Multipart uploads.
 
 use ackfs_demo::DemoConfig;
+use ackfs_demo::faults::{Effect, Miscopy, Rule};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
@@ -253,6 +254,137 @@ async fn parts_are_copied_by_range_from_one_version() {
         server.object(BUCKET, "key").unwrap().bytes,
         "234560123456789"
     );
+}
+
+#[tokio::test]
+async fn a_range_is_copied_only_from_a_source_larger_than_the_smallest_part() {
+    let (server, client) = start(DemoConfig::default()).await;
+    let id = create(&client, "key").await;
+    for (len, want) in [
+        (5 << 20, refused(400, "InvalidRequest")),
+        ((5 << 20) + 1, fine()),
+    ] {
+        server.put(BUCKET, "source", vec![7; len]).await.unwrap();
+        let copy = client
+            .upload_part_copy()
+            .bucket(BUCKET)
+            .key("key")
+            .upload_id(&id);
+        let copy = copy.part_number(1).copy_source("bucket/source");
+        let part = copy.clone().copy_source_range("bytes=0-9").send().await;
+        assert_eq!(outcome(part), want, "{len}");
+        // All of it may be copied, however small it is.
+        assert_eq!(outcome(copy.send().await), fine(), "{len}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_may_refuse_to_copy_parts() {
+    let (server, client) = small_parts().await;
+    put(&client, "source", "0123456789").await;
+    let id = create(&client, "key").await;
+    let refusal = Effect::refuse(501, "NotImplemented");
+    let fault = server.faults().add(Rule::new(refusal).on("UploadPartCopy"));
+    let copy = client
+        .upload_part_copy()
+        .bucket(BUCKET)
+        .key("key")
+        .upload_id(&id);
+    let copy = copy
+        .part_number(1)
+        .copy_source("bucket/source")
+        .send()
+        .await;
+    assert_eq!(outcome(copy), refused(501, "NotImplemented"));
+    assert_eq!(fault.fired(), 1);
+}
+
+#[tokio::test]
+async fn a_store_may_copy_parts_wrongly_and_say_nothing() {
+    let (server, client) = small_parts().await;
+    put(&client, "source", "0123456789").await;
+    let short = Miscopy::Short { missing: 2 };
+    for (how, want) in [
+        (Miscopy::Corrupt { at: 1 }, "22456"),
+        (short, "234"),
+        (Miscopy::Whole, "0123456789"),
+    ] {
+        let fault = server.faults().add(
+            Rule::new(Effect::Miscopy(how))
+                .times(1)
+                .on("UploadPartCopy"),
+        );
+        let id = create(&client, "key").await;
+        let copy = client
+            .upload_part_copy()
+            .bucket(BUCKET)
+            .key("key")
+            .upload_id(&id);
+        let copy = copy.part_number(1).copy_source("bucket/source");
+        let copied = copy.copy_source_range("bytes=2-6").send().await.unwrap();
+        assert_eq!(fault.fired(), 1, "{how:?}");
+        let result = copied.copy_part_result.unwrap();
+        let part = CompletedPart::builder()
+            .part_number(1)
+            .set_e_tag(result.e_tag);
+        let part = part.set_checksum_crc32(result.checksum_crc32).build();
+        assert_eq!(complete(&client, "key", &id, list([part])).await, fine());
+        assert_eq!(server.object(BUCKET, "key").unwrap().bytes, want, "{how:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_each_operation_are_counted_as_they_go_by() {
+    let (server, client) = small_parts().await;
+    server
+        .put(BUCKET, "source", vec![7; 1_000_000])
+        .await
+        .unwrap();
+    assert_eq!(
+        server.traffic(),
+        [].into(),
+        "what goes past the wire is no traffic"
+    );
+    let id = create(&client, "key").await;
+    let part = client
+        .upload_part()
+        .bucket(BUCKET)
+        .key("key")
+        .upload_id(&id)
+        .part_number(1);
+    part.body(body(vec![1; 300_000])).send().await.unwrap();
+    let copy = client
+        .upload_part_copy()
+        .bucket(BUCKET)
+        .key("key")
+        .upload_id(&id)
+        .part_number(2);
+    copy.copy_source("bucket/source")
+        .copy_source_range("bytes=0-499999")
+        .send()
+        .await
+        .unwrap();
+    let sent = server.traffic_of("UploadPart");
+    assert_eq!(sent.requests, 1);
+    // The SDK sends a signed stream, whose chunks have heads.
+    assert!((300_000..301_000).contains(&sent.received), "{sent:?}");
+    let copied = server.traffic_of("UploadPartCopy");
+    assert_eq!((copied.requests, copied.received), (1, 0));
+    assert!(copied.sent < 1000, "{copied:?}");
+
+    let cut = server
+        .faults()
+        .add(Rule::new(Effect::CutBody { after: 5000 }));
+    let whole = client
+        .get_object()
+        .bucket(BUCKET)
+        .key("source")
+        .send()
+        .await
+        .unwrap();
+    assert!(whole.body.collect().await.is_err());
+    cut.wait_fired(1).await;
+    assert_eq!(server.traffic_of("GetObject").sent, 5000);
 }
 
 #[tokio::test]

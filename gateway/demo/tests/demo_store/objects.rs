@@ -536,8 +536,8 @@ async fn requests_are_counted_and_recorded() {
         .unwrap();
     assert_eq!(server.count("PutObject"), 1);
     assert_eq!(
-        server.counts().into_iter().collect::<Vec<_>>(),
-        [("GetObject", 1), ("PutObject", 1)]
+        server.traffic().into_keys().collect::<Vec<_>>(),
+        ["GetObject", "PutObject"]
     );
     let records = server.requests();
     assert_eq!(
@@ -553,6 +553,11 @@ async fn requests_are_counted_and_recorded() {
     assert_eq!(
         (records[1].answer_len, records[1].status),
         (Some(2), Some(206))
+    );
+    let traffic = server.traffic_of("GetObject");
+    assert_eq!(
+        (traffic.requests, traffic.received, traffic.sent),
+        (1, 0, 2)
     );
     server.reset_requests();
     assert_eq!(server.count("PutObject"), 0);
