@@ -1,4 +1,4 @@
-//! Where children live, and what clears up after this process.
+//! The directory and the children of this process, and what clears up after it.
 //!
 //! Three ways a test process can end, and what each leaves to whom. A test that returns or panics
 //! drops its [`crate::Mount`]s, which unmount and kill. A process that exits leaves its statics
@@ -8,7 +8,7 @@
 //! directory and removes the directory.
 //!
 //! The parent-death signal is sent when the *thread* that started the child ends, and the threads
-//! of a test end with the test. So one thread starts every child and never ends: the nursery.
+//! of a test end with the test. So one thread starts every child and never ends.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -32,18 +32,18 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 "#;
 
-type Birth = (Command, SyncSender<io::Result<Child>>);
+type Start = (Command, SyncSender<io::Result<Child>>);
 
-struct Nursery {
-    births: SyncSender<Birth>,
+struct Sandbox {
+    starts: SyncSender<Start>,
     root: PathBuf,
     // Held for its pipe: the guardian acts when it closes.
     _guardian: Child,
 }
 
-fn nursery() -> &'static Nursery {
-    static NURSERY: OnceLock<Nursery> = OnceLock::new();
-    NURSERY.get_or_init(|| {
+fn sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| {
         let root = tempfile::Builder::new()
             .prefix("at-")
             .tempdir()
@@ -59,9 +59,9 @@ fn nursery() -> &'static Nursery {
             .process_group(0)
             .spawn()
             .expect("sh can be started");
-        let (births, queue) = sync_channel::<Birth>(8);
+        let (starts, queue) = sync_channel::<Start>(8);
         thread::Builder::new()
-            .name("nursery".into())
+            .name("children".into())
             .spawn(move || {
                 for (mut command, reply) in queue {
                     // A parent that gave up waiting leaves a child nobody owns; it dies with us.
@@ -69,8 +69,8 @@ fn nursery() -> &'static Nursery {
                 }
             })
             .expect("a thread can be started");
-        Nursery {
-            births,
+        Sandbox {
+            starts,
             root,
             _guardian: guardian,
         }
@@ -80,7 +80,7 @@ fn nursery() -> &'static Nursery {
 /// The directory of this process: everything a test writes outside a mount is below it, and it is
 /// removed when the process ends, however it ends.
 pub fn root() -> &'static Path {
-    &nursery().root
+    &sandbox().root
 }
 
 /// A fresh directory below [`root`], removed when dropped.
@@ -104,9 +104,9 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// As [`Command::spawn`].
 pub fn spawn(command: Command) -> io::Result<Child> {
     let (reply, answer) = sync_channel(1);
-    nursery()
-        .births
+    sandbox()
+        .starts
         .send((command, reply))
-        .expect("the nursery's thread never ends");
-    answer.recv().expect("the nursery answers every birth")
+        .expect("the thread that starts children never ends");
+    answer.recv().expect("it answers every start")
 }
