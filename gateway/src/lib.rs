@@ -6,8 +6,6 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
-#[cfg(feature = "demo")]
-pub mod demo;
 pub mod fs;
 pub mod fuse;
 pub mod heap;

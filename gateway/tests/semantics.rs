@@ -14,7 +14,7 @@ mod mapped;
 mod world;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
@@ -79,31 +79,6 @@ fn dup_then_close_publishes_once() {
         close(file).unwrap();
         close(dup).unwrap();
         assert_eq!(world.writes(), [(Call::Put, "a".to_owned())]);
-    });
-}
-
-#[test]
-fn an_empty_file_is_an_empty_object() {
-    on_both_doors(|world| {
-        close(File::create(world.path("empty")).unwrap()).unwrap();
-        assert_eq!(world.store.bytes("empty").unwrap().len(), 0);
-        assert_eq!(fs::metadata(world.path("empty")).unwrap().len(), 0);
-    });
-}
-
-#[test]
-fn a_file_made_or_cut_by_who_only_reads_is_in_the_store_when_close_returns() {
-    on_both_doors(|world| {
-        let mut made = OpenOptions::new();
-        made.read(true).custom_flags(libc::O_CREAT);
-        close(made.open(world.path("made")).unwrap()).unwrap();
-        assert_eq!(world.store.bytes("made").unwrap(), "");
-        world.store.plant("cut", "1");
-        let mut cut = OpenOptions::new();
-        cut.read(true).custom_flags(libc::O_TRUNC);
-        close(cut.open(world.path("cut")).unwrap()).unwrap();
-        assert_eq!(world.store.bytes("cut").unwrap(), "");
-        assert_eq!(fs::read(world.path("cut")).unwrap(), b"");
     });
 }
 
@@ -390,37 +365,6 @@ fn a_directory_with_an_unpublished_file_is_not_empty_and_shows_it() {
     });
 }
 
-#[test]
-fn rename_moves_the_object_and_replaces_what_was_there() {
-    on_both_doors(|world| {
-        fs::write(world.path("a"), "new").unwrap();
-        fs::write(world.path("b"), "old").unwrap();
-        fs::rename(world.path("a"), world.path("b")).unwrap();
-        assert_eq!(world.store.bytes("a"), None);
-        assert_eq!(world.store.bytes("b").unwrap(), "new");
-        assert_eq!(fs::read(world.path("b")).unwrap(), b"new");
-        assert_eq!(names(world.dir.path()), ["b"]);
-        fs::create_dir(world.path("d")).unwrap();
-        assert_eq!(
-            errno(fs::rename(world.path("d"), world.path("e"))),
-            libc::EXDEV
-        );
-    });
-}
-
-#[test]
-fn a_file_renamed_while_it_is_written_goes_on_under_its_new_name() {
-    on_both_doors(|world| {
-        let mut file = File::create(world.path("a.part")).unwrap();
-        file.write_all(b"1").unwrap();
-        fs::rename(world.path("a.part"), world.path("a")).unwrap();
-        file.write_all(b"2").unwrap();
-        close(file).unwrap();
-        assert_eq!(world.store.bytes("a").unwrap(), "12");
-        assert_eq!(world.store.bytes("a.part"), None);
-    });
-}
-
 /// A truncation by name is published at once. The release of another descriptor in that time must not
 /// let the file go.
 #[test]
@@ -468,52 +412,6 @@ fn an_unlinked_file_goes_on_for_who_has_it_open_and_is_never_published() {
 }
 
 #[test]
-fn writes_in_any_order_read_back_and_holes_are_zero() {
-    on_both_doors(|world| {
-        let file = read_write(&world.path("a"));
-        file.write_all_at(b"end", 10_000).unwrap();
-        file.write_all_at(b"start", 0).unwrap();
-        let mut want = vec![0; 10_003];
-        want[..5].copy_from_slice(b"start");
-        want[10_000..].copy_from_slice(b"end");
-        assert_eq!(fs::read(world.path("a")).unwrap(), want);
-        close(file).unwrap();
-        assert_eq!(world.store.bytes("a").unwrap(), want);
-        assert_eq!(fs::read(world.path("a")).unwrap(), want);
-    });
-}
-
-#[test]
-fn an_existing_object_can_be_changed_appended_to_and_cut() {
-    on_both_doors(|world| {
-        world.store.plant("a", "0123456789");
-        let file = OpenOptions::new()
-            .write(true)
-            .open(world.path("a"))
-            .unwrap();
-        file.write_all_at(b"XY", 4).unwrap();
-        close(file).unwrap();
-        assert_eq!(world.store.bytes("a").unwrap(), "0123XY6789");
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(world.path("a"))
-            .unwrap();
-        file.write_all(b"!").unwrap();
-        close(file).unwrap();
-        assert_eq!(world.store.bytes("a").unwrap(), "0123XY6789!");
-        nix::unistd::truncate(&world.path("a"), 4).unwrap();
-        assert_eq!(world.store.bytes("a").unwrap(), "0123");
-        let file = OpenOptions::new()
-            .write(true)
-            .open(world.path("a"))
-            .unwrap();
-        file.set_len(6).unwrap();
-        close(file).unwrap();
-        assert_eq!(world.store.bytes("a").unwrap(), "0123\0\0");
-    });
-}
-
-#[test]
 fn opening_for_writing_and_not_writing_changes_nothing() {
     on_both_doors(|world| {
         world.store.plant("a", "1");
@@ -554,23 +452,6 @@ fn mode_owner_and_time_travel_with_the_object() {
 }
 
 #[test]
-fn names_and_keys_that_are_too_long_are_refused() {
-    on_both_doors(|world| {
-        let long = "x".repeat(256);
-        assert_eq!(errno(File::create(world.path(&long))), libc::ENAMETOOLONG);
-        let mut deep = world.dir.path().to_owned();
-        for _ in 0..4 {
-            deep.push("d".repeat(250));
-            fs::create_dir(&deep).unwrap();
-        }
-        assert_eq!(
-            errno(File::create(deep.join("y".repeat(200)))),
-            libc::ENAMETOOLONG
-        );
-    });
-}
-
-#[test]
 fn ten_thousand_names_are_listed_with_their_sizes_and_without_heads() {
     on_both_doors(|world| {
         for index in 0..10_000 {
@@ -593,21 +474,6 @@ fn ten_thousand_names_are_listed_with_their_sizes_and_without_heads() {
             .filter(|(call, _)| *call == Call::Head)
             .count();
         assert_eq!(heads, 0);
-    });
-}
-
-#[test]
-fn mmap_after_close_is_published_at_release() {
-    on_both_doors(|world| {
-        let file = read_write(&world.path("m"));
-        file.set_len(8192).unwrap();
-        let mut map = map_shared(&file, 8192);
-        close(file).unwrap();
-        assert_eq!(world.store.bytes("m").unwrap(), vec![0; 8192]);
-        map.write(0, b"late");
-        drop(map);
-        world.drain_until_closed();
-        assert_eq!(&world.store.bytes("m").unwrap()[..4], b"late");
     });
 }
 
@@ -687,18 +553,5 @@ fn refusing_writers_leaves_readers_alone() {
         let open = OpenOptions::new().write(true).open(world.path("a"));
         assert_eq!(errno(open), libc::EROFS);
         assert_eq!(fs::read(world.path("a")).unwrap(), b"1");
-    });
-}
-
-#[test]
-fn what_a_bucket_has_no_counterpart_for_says_so() {
-    on_both_doors(|world| {
-        fs::write(world.path("a"), "1").unwrap();
-        assert_eq!(
-            errno(fs::hard_link(world.path("a"), world.path("b"))),
-            libc::EPERM
-        );
-        let link = fs::read_link(world.path("a"));
-        assert_eq!(link.unwrap_err().kind(), ErrorKind::InvalidInput);
     });
 }

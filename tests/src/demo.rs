@@ -9,9 +9,9 @@ use std::ops::Sub;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use ackfs::demo::faults::Rule;
-pub use ackfs::demo::faults::{Effect, Fault};
-use ackfs::demo::{DemoConfig, Server};
+use ackfs_demo::faults::Rule;
+pub use ackfs_demo::faults::{Effect, Fault, Miscopy};
+use ackfs_demo::{DemoConfig, Server};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::content::bytes;
@@ -30,8 +30,11 @@ pub enum On {
     Head,
     Get,
     Put,
+    Create,
     Part,
+    PartCopy,
     Complete,
+    Abort,
     List,
     Copy,
     Delete,
@@ -44,7 +47,10 @@ impl On {
             On::Head => "HeadObject",
             On::Get => "GetObject",
             On::Put => "PutObject",
+            On::Create => "CreateMultipartUpload",
             On::Part => "UploadPart",
+            On::PartCopy => "UploadPartCopy",
+            On::Abort => "AbortMultipartUpload",
             On::Complete => "CompleteMultipartUpload",
             On::List => "ListObjectsV2",
             On::Copy => "CopyObject",
@@ -53,33 +59,42 @@ impl On {
     }
 }
 
-/// How many requests of each kind, and how many bytes of objects went out.
+/// How many requests of each kind, and how many bytes went which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Requests {
+pub struct RequestCounts {
     /// `HeadObject`.
     pub head: u64,
     /// `GetObject`.
     pub get: u64,
     /// `PutObject`.
     pub put: u64,
+    /// `CreateMultipartUpload`.
+    pub create: u64,
     /// `UploadPart`.
     pub part: u64,
+    /// `UploadPartCopy`.
+    pub part_copy: u64,
+    /// `CompleteMultipartUpload`.
+    pub complete: u64,
     /// `ListObjectsV2`.
     pub list: u64,
     /// All other operations.
     pub other: u64,
     /// Bytes that answers to `GetObject` announced.
     pub bytes_out: u64,
+    /// Bytes of all bodies that went over the wire, to the store and from it, as they did.
+    pub wire: u64,
 }
 
-impl Requests {
+impl RequestCounts {
     /// All requests.
     pub fn total(&self) -> u64 {
-        self.head + self.get + self.put + self.part + self.list + self.other
+        let multipart = self.create + self.part + self.part_copy + self.complete;
+        self.head + self.get + self.put + multipart + self.list + self.other
     }
 }
 
-impl Sub for Requests {
+impl Sub for RequestCounts {
     type Output = Self;
 
     fn sub(self, before: Self) -> Self {
@@ -87,10 +102,14 @@ impl Sub for Requests {
             head: self.head - before.head,
             get: self.get - before.get,
             put: self.put - before.put,
+            create: self.create - before.create,
             part: self.part - before.part,
+            part_copy: self.part_copy - before.part_copy,
+            complete: self.complete - before.complete,
             list: self.list - before.list,
             other: self.other - before.other,
             bytes_out: self.bytes_out - before.bytes_out,
+            wire: self.wire - before.wire,
         }
     }
 }
@@ -122,7 +141,7 @@ impl Demo {
         };
         let server = Self::wait(async {
             let server = Server::start(config).await?;
-            server.create_bucket(bucket).await?;
+            server.create_bucket(bucket)?;
             std::io::Result::Ok(server)
         });
         Self {
@@ -151,17 +170,22 @@ impl Demo {
     }
 
     /// What was asked since the server began.
-    pub fn requests(&self) -> Requests {
-        let mut sum = Requests::default();
-        for (operation, count) in self.server.counts() {
-            match operation {
-                "HeadObject" => sum.head += count,
-                "GetObject" => sum.get += count,
-                "PutObject" => sum.put += count,
-                "UploadPart" => sum.part += count,
-                "ListObjectsV2" => sum.list += count,
-                _ => sum.other += count,
-            }
+    pub fn requests(&self) -> RequestCounts {
+        let mut sum = RequestCounts::default();
+        for (operation, traffic) in self.server.traffic() {
+            let count = match operation {
+                "HeadObject" => &mut sum.head,
+                "GetObject" => &mut sum.get,
+                "PutObject" => &mut sum.put,
+                "CreateMultipartUpload" => &mut sum.create,
+                "UploadPart" => &mut sum.part,
+                "UploadPartCopy" => &mut sum.part_copy,
+                "CompleteMultipartUpload" => &mut sum.complete,
+                "ListObjectsV2" => &mut sum.list,
+                _ => &mut sum.other,
+            };
+            *count += traffic.requests;
+            sum.wire += traffic.bytes();
         }
         let records = self.server.requests();
         let gets = records

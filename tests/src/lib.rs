@@ -10,22 +10,24 @@
 //! - no port, bucket, directory or name is fixed, so tests run in any order and side by side;
 //! - a test ends: past its deadline its process is killed, and its gateways with it;
 //! - nothing stays behind: children die with the process that started them, mounts and files of a
-//!   process that was killed are removed by its guardian ([`nursery`]) and by the runner.
+//!   process that was killed are removed by its guardian ([`sandbox`]) and by the runner.
 //!
 //! The witness shares no line with the gateway: presigned URLs of rusty-s3 over ureq.
 
+pub mod command;
 pub mod content;
 pub mod demo;
 pub mod minio;
 pub mod mount;
-pub mod nursery;
 pub mod posix;
 pub mod process;
 pub mod runner;
+pub mod sandbox;
+pub mod tmpfs;
 pub mod witness;
 pub mod world;
 
 pub use minio::Minio;
-pub use mount::{Mount, Options};
+pub use mount::{Door, Mount, Options};
 pub use witness::Witness;
-pub use world::{Claim, Door, Kind, World};
+pub use world::{Claim, Kind, World};

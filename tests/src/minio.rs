@@ -12,7 +12,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
-use crate::nursery;
+use crate::sandbox;
 use crate::witness::Witness;
 
 /// The environment variable that names MinIO's binary; without it `minio` on `PATH` is used.
@@ -99,7 +99,7 @@ impl Minio {
     }
 
     fn try_start(port: u16, data: Option<PathBuf>) -> io::Result<Result<Minio, String>> {
-        let dir = nursery::dir("minio-");
+        let dir = sandbox::dir("minio-");
         let log = dir.path().join("log");
         let data = data.unwrap_or_else(|| dir.path().join("data"));
         fs::create_dir_all(&data)?;
@@ -136,7 +136,7 @@ impl Drop for Minio {
 fn start_process(port: u16, console: u16, data: &Path, log: &Path) -> io::Result<Child> {
     let bin = env::var_os(MINIO_BIN).unwrap_or_else(|| "minio".into());
     let log = File::create(log)?;
-    let mut command = nursery::command(&bin);
+    let mut command = sandbox::command(&bin);
     command
         .arg("server")
         .arg(data)
@@ -155,7 +155,7 @@ fn start_process(port: u16, console: u16, data: &Path, log: &Path) -> io::Result
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
-    nursery::spawn(command)
+    sandbox::spawn(command)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", bin.display())))
 }
 

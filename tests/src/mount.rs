@@ -8,27 +8,19 @@
 //! Dropping a mount detaches the directory and kills the process, in that order, whatever state
 //! both are in: a gateway that hangs cannot hang its test's end.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use std::{env, fmt, fs, thread};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+use std::{fmt, fs, thread};
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::nursery;
+use crate::command::{Output, ackfs_bin, clean, first_line, wait};
 use crate::process::{self, Memory};
-use crate::world::Door;
-
-/// The environment variable that names the gateway's binary; without it the one in the target
-/// directory that this program was built into is used.
-pub const ACKFS_BIN: &str = "ACKFS_BIN";
+use crate::sandbox;
 
 /// How long a mount may take until its ready line; seconds on a busy machine.
 const READY_MAX: Duration = Duration::from_mins(1);
@@ -36,39 +28,21 @@ const READY_MAX: Duration = Duration::from_mins(1);
 /// How long a gateway may take to end by itself; its drain limit is below.
 pub const EXIT_MAX: Duration = Duration::from_mins(1);
 
-/// Lines of standard error that are kept.
-const LOG_LINES_MAX: usize = 400;
-
-/// The gateway's binary.
-pub fn ackfs_bin() -> PathBuf {
-    if let Some(bin) = env::var_os(ACKFS_BIN) {
-        return bin.into();
-    }
-    // target/PROFILE/deps/NAME-HASH for a test, target/PROFILE/NAME for a program.
-    let this = env::current_exe().expect("the kernel knows this program's path");
-    let found = this
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("ackfs"));
-    found
-        .into_iter()
-        .find(|bin| bin.is_file())
-        .unwrap_or_else(|| {
-            panic!(
-                "no ackfs beside {}: run `cargo build -p ackfs` or set {ACKFS_BIN}",
-                this.display()
-            )
-        })
+/// The way between kernel and gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// FUSE over io_uring.
+    Uring,
+    /// read(2) and write(2) on /dev/fuse.
+    Classic,
 }
 
-/// Takes out of a command's environment what could configure a gateway from outside, and what the
-/// tests are configured by.
-pub fn clean(command: &mut Command) {
-    for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("AWS_") || text.starts_with("ACKFS_") {
-            command.env_remove(&name);
+impl Door {
+    /// What `--transport` calls it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Door::Uring => "uring",
+            Door::Classic => "classic",
         }
     }
 }
@@ -194,9 +168,9 @@ impl Options {
 
     /// Starts the gateway; `Err` is what it said and its status if it ended before it served.
     pub fn try_mount(self) -> Result<Mount, Refusal> {
-        let dir_owned = self.dir.is_none().then(|| nursery::dir("mnt-"));
-        let cache_owned = self.cache.is_none().then(|| nursery::dir("cache-"));
-        let runtime = nursery::dir("run-");
+        let dir_owned = self.dir.is_none().then(|| sandbox::dir("mnt-"));
+        let cache_owned = self.cache.is_none().then(|| sandbox::dir("cache-"));
+        let runtime = sandbox::dir("run-");
         let pick = |given: &Option<PathBuf>, owned: &Option<tempfile::TempDir>| {
             given
                 .clone()
@@ -207,7 +181,7 @@ impl Options {
         let cache = pick(&self.cache, &cache_owned);
 
         let binary = self.binary.clone().unwrap_or_else(ackfs_bin);
-        let mut command = nursery::command(binary);
+        let mut command = sandbox::command(binary);
         command
             .arg("mount")
             .arg(format!("s3://{}", self.source))
@@ -230,9 +204,9 @@ impl Options {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = nursery::spawn(command).expect("the gateway's binary can be started");
+        let mut child = sandbox::spawn(command).expect("the gateway's binary can be started");
         let (ready, output) = first_line(child.stdout.take().expect("stdout is a pipe"));
-        let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
+        let log = Output::of(child.stderr.take().expect("stderr is a pipe"));
         let mut mount = Mount {
             child,
             dir,
@@ -298,8 +272,8 @@ pub struct Mount {
     child: Child,
     dir: PathBuf,
     ready: String,
-    log: Log,
-    output: Log,
+    log: Output,
+    output: Output,
     // Last: removed when the process is gone and the directory is detached.
     kept: Kept,
 }
@@ -428,137 +402,4 @@ pub fn is_mounted(dir: &Path) -> bool {
     mounts
         .lines()
         .any(|line| line.split(' ').nth(1) == Some(&*dir))
-}
-
-/// Waits for a child's end, `None` if it has not come in time.
-pub fn wait(child: &mut Child, time_max: Duration) -> Option<ExitStatus> {
-    // std has no wait with a limit; a child's end has no other event without a signal handler.
-    let begin = Instant::now();
-    loop {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
-        }
-        if begin.elapsed() > time_max {
-            return None;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Runs `ackfs` with `args` to its end, in a clean environment.
-///
-/// # Errors
-/// If it has not ended in `time_max`; then it has been killed.
-pub fn run_ackfs(
-    args: &[&str],
-    env: &[(&str, &str)],
-    time_max: Duration,
-) -> io::Result<(Option<i32>, String, String)> {
-    let mut command = nursery::command(ackfs_bin());
-    clean(&mut command);
-    run(command.args(args).envs(env.iter().copied()), time_max)
-}
-
-/// Runs a command to its end: exit status, standard output, standard error.
-///
-/// # Errors
-/// If it cannot be started, or has not ended in `time_max`; then it has been killed.
-pub fn run(command: &mut Command, time_max: Duration) -> io::Result<(Option<i32>, String, String)> {
-    let mut whole = Command::new("true");
-    std::mem::swap(command, &mut whole);
-    whole
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = nursery::spawn(whole)?;
-    let output = Log::of(child.stdout.take().expect("stdout is a pipe"));
-    let errors = Log::of(child.stderr.take().expect("stderr is a pipe"));
-    let Some(status) = wait(&mut child, time_max) else {
-        let _ = child.kill();
-        let _ = child.wait();
-        let words = errors.finished().join("\n");
-        return Err(io::Error::new(io::ErrorKind::TimedOut, words));
-    };
-    Ok((
-        status.code(),
-        output.finished().join("\n"),
-        errors.finished().join("\n"),
-    ))
-}
-
-/// The end of what a process has written to a pipe, read by a thread of its own.
-#[derive(Debug)]
-struct Log {
-    lines: Arc<Mutex<VecDeque<String>>>,
-    // Behind a lock so that a mount can be shared by a test's threads.
-    end: Mutex<Receiver<()>>,
-}
-
-impl Log {
-    fn of(pipe: impl Read + Send + 'static) -> Self {
-        Self::reading(BufReader::new(pipe), |_| false)
-    }
-
-    /// Reads lines until the pipe's end; those that `taken` wants are not kept.
-    fn reading(
-        mut pipe: BufReader<impl Read + Send + 'static>,
-        mut taken: impl FnMut(&str) -> bool + Send + 'static,
-    ) -> Self {
-        let lines = Arc::new(Mutex::new(VecDeque::new()));
-        let (done, end) = channel();
-        let kept = Arc::clone(&lines);
-        thread::spawn(move || {
-            let mut line = Vec::new();
-            while pipe.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                line.clear();
-                if taken(&text) {
-                    continue;
-                }
-                let mut lines = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                if lines.len() == LOG_LINES_MAX {
-                    lines.pop_front();
-                }
-                lines.push_back(text);
-            }
-            let _ = done.send(());
-        });
-        Self {
-            lines,
-            end: Mutex::new(end),
-        }
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
-    }
-
-    /// The lines once the process has ended; a grandchild that keeps the pipe is not waited for.
-    fn finished(&self) -> Vec<String> {
-        self.finished_in(Duration::from_secs(2))
-    }
-
-    fn finished_in(&self, time_max: Duration) -> Vec<String> {
-        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = end.recv_timeout(time_max);
-        self.lines()
-    }
-}
-
-/// The first line of a pipe, when it comes, and the rest of it.
-fn first_line(pipe: impl Read + Send + 'static) -> (Receiver<String>, Log) {
-    let (first, ready) = channel();
-    let mut first = Some(first);
-    let log = Log::reading(BufReader::new(pipe), move |line| {
-        first
-            .take()
-            .is_some_and(|first| first.send(line.to_owned()).is_ok())
-    });
-    // A pipe that ends without a line drops the sender with the closure, which ends the wait.
-    (ready, log)
 }

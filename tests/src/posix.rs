@@ -16,12 +16,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, PosixFadviseAdvice, RenameFlags};
-use nix::mount::{MntFlags, MsFlags as MsMountFlags, mount, umount2};
 use nix::sys::mman::{MapFlags, MsFlags, ProtFlags, mmap, msync, munmap};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::Mode;
-
-use crate::nursery;
 
 /// The number of an I/O error, for comparisons with [`Errno`].
 pub fn errno(error: &io::Error) -> Errno {
@@ -207,37 +204,4 @@ pub fn interrupted<T: Send>(call: impl FnOnce() -> T + Send) -> T {
         }
         caller.join().expect("the call does not panic")
     })
-}
-
-/// A small disk of its own, in memory; unmounted when dropped.
-#[derive(Debug)]
-pub struct TmpFs(tempfile::TempDir);
-
-impl TmpFs {
-    /// A disk of `size` bytes.
-    pub fn new(size: usize) -> Self {
-        let dir = nursery::dir("disk-");
-        let options = format!("size={size}");
-        let kind = Some("tmpfs");
-        mount(
-            kind,
-            dir.path(),
-            kind,
-            MsMountFlags::empty(),
-            Some(options.as_str()),
-        )
-        .expect("root can mount a tmpfs");
-        Self(dir)
-    }
-
-    /// Its root.
-    pub fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for TmpFs {
-    fn drop(&mut self) {
-        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
-    }
 }

@@ -21,10 +21,11 @@ use std::{env, thread};
 
 use nix::mount::{MntFlags, umount2};
 
+use crate::command::wait;
 use crate::minio::{Minio, SHARED_ENDPOINT};
-use crate::mount::wait;
-use crate::nursery;
-use crate::world::{Claim, Door, Kind, World};
+use crate::mount::Door;
+use crate::sandbox;
+use crate::world::{Claim, Kind, World};
 
 /// How long one test may take: it only tells a hang. The slowest needs a minute on two idle cores.
 const DEADLINE: Duration = Duration::from_mins(15);
@@ -218,7 +219,7 @@ fn run(chosen: Vec<Test>, total: usize, arguments: &Arguments) -> ExitCode {
 /// Runs one test in a process; `Err` is what it printed.
 fn run_one(test: &Test, endpoint: Option<&str>, nocapture: bool) -> Result<(), String> {
     // All that the test and its gateways write is below it.
-    let dir = nursery::dir("t-");
+    let dir = sandbox::dir("t-");
     let result = in_process(test, endpoint, nocapture, dir.path());
     sweep(dir.path());
     result
@@ -233,7 +234,7 @@ fn in_process(
     let broken = |error: io::Error| format!("the test cannot be run: {error}");
     let log = dir.join("output");
     let output = File::create(&log).map_err(broken)?;
-    let mut command = nursery::command(env::current_exe().map_err(broken)?);
+    let mut command = sandbox::command(env::current_exe().map_err(broken)?);
     command
         .args(["--run", &test.name])
         .env("TMPDIR", dir)
@@ -246,7 +247,7 @@ fn in_process(
             .stdout(output.try_clone().map_err(broken)?)
             .stderr(output);
     }
-    let mut child = nursery::spawn(command).map_err(broken)?;
+    let mut child = sandbox::spawn(command).map_err(broken)?;
     let status = wait(&mut child, DEADLINE);
     if status.is_some_and(|status| status.success()) {
         return Ok(());

@@ -13,27 +13,8 @@ use std::time::SystemTime;
 
 use crate::demo::{self, Demo};
 use crate::minio;
-use crate::mount::{Mount, Options, Refusal};
+use crate::mount::{Door, Mount, Options, Refusal};
 use crate::witness::Witness;
-
-/// The way between kernel and gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// FUSE over io_uring.
-    Uring,
-    /// read(2) and write(2) on /dev/fuse.
-    Classic,
-}
-
-impl Door {
-    /// What `--transport` calls it.
-    pub fn flag(self) -> &'static str {
-        match self {
-            Door::Uring => "uring",
-            Door::Classic => "classic",
-        }
-    }
-}
 
 /// Which store a world has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,10 +10,11 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use ackfs_demo::{DemoConfig, Server};
+
 use crate::config::Host;
 use crate::control::{Client, ControlReply, ControlRequest};
 use crate::daemon::mountpoint;
-use crate::demo::{DemoConfig, Server};
 use crate::fuse::mount::Transport;
 use crate::logging::{say, tell};
 use crate::metrics::Report;
@@ -50,8 +51,8 @@ pub(super) fn run(args: &DemoArgs, host: &Host) -> Result<(), CliError> {
     let server = runtime
         .block_on(Server::start(config))
         .map_err(|error| failed("the demo store does not start", error))?;
-    runtime
-        .block_on(server.create_bucket(BUCKET))
+    server
+        .create_bucket(BUCKET)
         .map_err(|error| failed("the demo store makes no bucket", error))?;
 
     let places = Places::make(args.dir.as_deref())?;

@@ -50,28 +50,6 @@ fn remove(path: &Path, world: &World, how: &str) -> std::io::Result<()> {
     }
 }
 
-/// Readers of a removed file met ESTALE at the first byte that was not cached: the store had
-/// nothing to answer any more, and nobody had brought the bytes before it was told to delete them.
-#[test]
-fn readers_of_a_removed_or_replaced_file_keep_its_bytes() {
-    on_both_doors(|world| {
-        for how in ["unlink", "rename"] {
-            let (file, bytes) = open_and_begun(world, how);
-            remove(&world.path(how), world, how).unwrap();
-            let now = world.store.bytes(how).map(|bytes| bytes.to_vec());
-            assert_eq!(now, (how == "rename").then(|| b"other".to_vec()));
-            let stat = file.metadata().unwrap();
-            assert_eq!((stat.len(), stat.nlink()), (12 << 20, 0), "{how}");
-            assert_whole(&file, &bytes);
-            if how == "rename" {
-                assert_eq!(fs::read(world.path(how)).unwrap(), b"other");
-            }
-            drop(file);
-        }
-        world.drain_until_closed();
-    });
-}
-
 #[test]
 fn a_removed_file_stays_for_its_readers_when_its_writers_are_gone() {
     on_both_doors(|world| {

@@ -8,9 +8,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ackfs_tests::command::{ackfs_bin, clean, run, run_ackfs};
 use ackfs_tests::demo::{ACCESS_KEY, Effect, On, SECRET_KEY};
-use ackfs_tests::mount::{Refusal, ackfs_bin, clean, is_mounted, run, run_ackfs};
-use ackfs_tests::{Options, World, claims, nursery};
+use ackfs_tests::mount::{Refusal, is_mounted};
+use ackfs_tests::{Options, World, claims, sandbox};
 
 claims! {
     ONE:
@@ -329,7 +330,7 @@ fn an_answer_shorter_than_it_says_is_an_error(world: &World) {
 }
 
 fn a_directory_that_is_missing_is_refused(world: &World) {
-    let dir = nursery::dir("mnt-").path().join("missing");
+    let dir = sandbox::dir("mnt-").path().join("missing");
     refused(
         world,
         world.options().at(&dir),
@@ -339,7 +340,7 @@ fn a_directory_that_is_missing_is_refused(world: &World) {
 }
 
 fn a_directory_that_is_a_file_is_refused(world: &World) {
-    let dir = nursery::dir("mnt-");
+    let dir = sandbox::dir("mnt-");
     let file = dir.path().join("file");
     fs::write(&file, "precious").expect("write");
     refused(
@@ -356,7 +357,7 @@ fn a_directory_that_is_a_file_is_refused(world: &World) {
 }
 
 fn a_directory_that_holds_something_is_warned_of(world: &World) {
-    let dir = nursery::dir("mnt-");
+    let dir = sandbox::dir("mnt-");
     fs::write(dir.path().join("hidden"), "precious").expect("write");
     let mount = world.mount_with(world.options().at(dir.path()));
     crate::eventually("the log says what is hidden", || {
@@ -414,7 +415,7 @@ fn doctor_is_content_with_a_mount_that_serves(world: &World) {
 }
 
 fn doctor_judges_the_cache_directory(world: &World) {
-    let (dir, place) = (nursery::dir("mnt-"), nursery::dir("cache-"));
+    let (dir, place) = (sandbox::dir("mnt-"), sandbox::dir("cache-"));
     let source = format!("s3://{}", world.witness().bucket());
     fs::write(place.path().join("file"), "x").expect("write");
     let below = |name: &str| place.path().join(name).to_string_lossy().into_owned();
@@ -454,7 +455,7 @@ fn a_mount_option_that_nobody_knows_is_refused(world: &World) {
 }
 
 fn a_cache_directory_that_cannot_be_made_is_refused(world: &World) {
-    let dir = nursery::dir("cache-");
+    let dir = sandbox::dir("cache-");
     let file = dir.path().join("file");
     fs::write(&file, "x").expect("write");
     let cache = file.join("cache");
@@ -521,7 +522,7 @@ fn bad_flags_are_refused(world: &World) {
 }
 
 fn config(text: &str) -> (tempfile::TempDir, String) {
-    let dir = nursery::dir("config-");
+    let dir = sandbox::dir("config-");
     let path = dir.path().join("ackfs.toml");
     fs::write(&path, text).expect("write");
     let flag = format!("--config {}", path.display());
@@ -571,11 +572,11 @@ fn a_configuration_file_is_believed(world: &World) {
 
 /// Runs a mount through `sh` in a mount namespace of its own, after `script` has changed it.
 fn in_namespace(world: &World, script: &str, transport: &str) -> (Command, tempfile::TempDir) {
-    let dir = nursery::dir("mnt-");
+    let dir = sandbox::dir("mnt-");
     let cache = dir.path().join("cache");
     let target = dir.path().join("target");
     fs::create_dir(&target).expect("mkdir");
-    let mut command = nursery::command("unshare");
+    let mut command = sandbox::command("unshare");
     clean(&mut command);
     command
         .args(["--mount", "--propagation", "private", "sh", "-c"])
@@ -629,7 +630,7 @@ fn as_nobody(world: &World, setpriv: &[&str], path: &str, flags: &[&str]) -> (Op
         exec setpriv --pdeathsig KILL -- \"$@\"";
     let devices = dir.path().join("devices");
     fs::create_dir(&devices).expect("mkdir");
-    let mut command = nursery::command("unshare");
+    let mut command = sandbox::command("unshare");
     clean(&mut command);
     command
         .args(["--mount", "--propagation", "private", "sh", "-ec", script])

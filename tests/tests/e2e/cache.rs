@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use ackfs_tests::content::{assert_same, bytes, bytes_at, check_at};
-use ackfs_tests::posix::{TmpFs, close};
-use ackfs_tests::{World, claims, nursery, process};
+use ackfs_tests::posix::close;
+use ackfs_tests::tmpfs::TmpFs;
+use ackfs_tests::{World, claims, process, sandbox};
 
 claims! {
     DEMO:
@@ -63,7 +64,7 @@ fn read_through(world: &World, cache: &Path, name: &str, seed: u64, len: usize) 
 fn a_restart_finds_a_warm_cache(world: &World) {
     let len = 20 * MIB;
     world.demo().fill_one("file", 1, len);
-    let cache = nursery::dir("cache-");
+    let cache = sandbox::dir("cache-");
     let cold = read_through(world, cache.path(), "file", 1, len);
     assert!(cold >= len as u64);
     let warm = read_through(world, cache.path(), "file", 1, len);
@@ -72,7 +73,7 @@ fn a_restart_finds_a_warm_cache(world: &World) {
 
 fn what_changed_while_nobody_looked_is_fetched(world: &World) {
     let len = 9 * MIB;
-    let cache = nursery::dir("cache-");
+    let cache = sandbox::dir("cache-");
     for seed in 1..4 {
         world.demo().fill_one("file", seed, len);
         read_through(world, cache.path(), "file", seed, len);
@@ -82,7 +83,7 @@ fn what_changed_while_nobody_looked_is_fetched(world: &World) {
 fn a_corrupted_cache_is_fetched_again(world: &World) {
     let len = 20 * MIB;
     world.demo().fill_one("file", 1, len);
-    let cache = nursery::dir("cache-");
+    let cache = sandbox::dir("cache-");
     read_through(world, cache.path(), "file", 1, len);
     // Every place where the object's bytes lie is changed, one bit in each 64 KiB.
     let mut changed = 0;
@@ -113,7 +114,7 @@ fn a_corrupted_cache_is_fetched_again(world: &World) {
 fn a_cut_cache_is_fetched_again(world: &World) {
     let len = 20 * MIB;
     world.demo().fill_one("file", 1, len);
-    let cache = nursery::dir("cache-");
+    let cache = sandbox::dir("cache-");
     read_through(world, cache.path(), "file", 1, len);
     for path in files(cache.path()) {
         let size = fs::metadata(&path).expect("stat").len();
@@ -133,7 +134,7 @@ fn a_cut_cache_is_fetched_again(world: &World) {
 fn a_broken_index_is_not_the_end(world: &World) {
     let len = 9 * MIB;
     world.demo().fill_one("file", 1, len);
-    let cache = nursery::dir("cache-");
+    let cache = sandbox::dir("cache-");
     read_through(world, cache.path(), "file", 1, len);
     for path in files(cache.path()) {
         let size = fs::metadata(&path).expect("stat").len() as usize;
@@ -184,7 +185,7 @@ fn a_full_cache_disk_is_not_the_end(world: &World) {
 }
 
 fn a_cache_stays_within_its_size(world: &World) {
-    let cache = nursery::dir("cache-");
+    let cache = sandbox::dir("cache-");
     let name = |index: u64| format!("file-{index}");
     for index in 0..10 {
         world.demo().fill_one(&name(index), index, 12 * MIB);
@@ -212,7 +213,7 @@ fn a_cache_stays_within_its_size(world: &World) {
 }
 
 fn a_cache_that_is_in_use_is_refused(world: &World) {
-    let cache = nursery::dir("cache-");
+    let cache = sandbox::dir("cache-");
     let mount = world.mount_with(world.options().cache(cache.path()));
     let refusal = world.try_mount(world.options().cache(cache.path()));
     let refusal = refusal.expect_err("one cache has one owner");

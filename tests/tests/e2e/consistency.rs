@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use ackfs_tests::content::{assert_same, bytes, bytes_at, check_at};
 use ackfs_tests::posix::{self, close, drop_pages, errno};
-use ackfs_tests::{World, claims, nursery};
+use ackfs_tests::{World, claims, sandbox};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
@@ -78,10 +78,10 @@ fn a_foreign_overwrite_is_seen_while_an_earlier_writer_is_not_released(world: &W
         let key = format!("key-{round}");
         let mut file = File::create(mount.path(&key)).expect("create");
         file.write_all(&bytes(1, 5_000)).expect("write");
-        let mut keeper = nursery::command("cat");
+        let mut keeper = sandbox::command("cat");
         let kept = file.try_clone().expect("dup");
         keeper.stdout(kept).stdin(Stdio::piped());
-        let mut keeper = nursery::spawn(keeper).expect("cat runs");
+        let mut keeper = sandbox::spawn(keeper).expect("cat runs");
         // The command above held a descriptor of its own, and the last close publishes where the kernel
         // tells which one it is: what is left to it here is to have published.
         file.sync_all().expect("fsync");

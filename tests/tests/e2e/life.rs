@@ -7,11 +7,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ackfs_tests::command::{ackfs_bin, clean, run, run_ackfs, wait};
 use ackfs_tests::content::{assert_same, bytes};
 use ackfs_tests::demo::{Effect, On};
-use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, run, run_ackfs, wait};
+use ackfs_tests::mount::{EXIT_MAX, is_mounted};
 use ackfs_tests::posix::{close, errno};
-use ackfs_tests::{Mount, World, claims, nursery, process};
+use ackfs_tests::{Mount, World, claims, process, sandbox};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, killpg};
@@ -60,7 +61,7 @@ fn runtime_env(mount: &Mount) -> String {
 }
 
 fn what_was_acknowledged_outlives_a_kill(world: &World) {
-    let cache = nursery::dir("cache-");
+    let cache = sandbox::dir("cache-");
     for round in 0..5_u64 {
         let mut mount = world.mount_with(world.options().cache(cache.path()));
         for index in 0..10 {
@@ -86,7 +87,7 @@ fn what_was_acknowledged_outlives_a_kill(world: &World) {
 }
 
 fn a_dead_mount_is_taken_over(world: &World) {
-    let dir = nursery::dir("mnt-");
+    let dir = sandbox::dir("mnt-");
     let mut dead = world.mount_with(world.options().at(dir.path()));
     fs::write(dead.path("file"), "before").expect("write");
     dead.kill();
@@ -289,7 +290,7 @@ impl Drop for Unmounted {
 
 /// `ackfs mount --background` for this world, and its runtime directory.
 fn background(world: &World, dir: &Path, bucket: &str, runtime: &Path, cache: &Path) -> Command {
-    let mut command = nursery::command(ackfs_bin());
+    let mut command = sandbox::command(ackfs_bin());
     clean(&mut command);
     command
         .arg("mount")
@@ -316,9 +317,9 @@ fn take_environment(command: &mut Command, other: &Command) {
 
 fn a_background_mount_serves_when_the_command_returns(world: &World) {
     let (dir, runtime, cache) = (
-        nursery::dir("mnt-"),
-        nursery::dir("run-"),
-        nursery::dir("c-"),
+        sandbox::dir("mnt-"),
+        sandbox::dir("run-"),
+        sandbox::dir("c-"),
     );
     let _unmounted = Unmounted(dir.path().to_owned());
     let bucket = world.witness().bucket().to_owned();
@@ -341,14 +342,14 @@ fn a_background_mount_serves_when_the_command_returns(world: &World) {
 /// The mount in the background reads the same variable, and must not start another.
 fn the_environment_asks_for_the_background_too(world: &World) {
     let (dir, runtime, cache) = (
-        nursery::dir("mnt-"),
-        nursery::dir("run-"),
-        nursery::dir("c-"),
+        sandbox::dir("mnt-"),
+        sandbox::dir("run-"),
+        sandbox::dir("c-"),
     );
     let _unmounted = Unmounted(dir.path().to_owned());
     let bucket = world.witness().bucket().to_owned();
     let asked = background(world, dir.path(), &bucket, runtime.path(), cache.path());
-    let mut command = nursery::command(ackfs_bin());
+    let mut command = sandbox::command(ackfs_bin());
     command.args(asked.get_args().filter(|arg| *arg != "--background"));
     take_environment(&mut command, &asked);
     command.env("ACKFS_BACKGROUND", "true");
@@ -360,9 +361,9 @@ fn the_environment_asks_for_the_background_too(world: &World) {
 
 fn a_background_mount_that_fails_says_so(world: &World) {
     let (dir, runtime, cache) = (
-        nursery::dir("mnt-"),
-        nursery::dir("run-"),
-        nursery::dir("c-"),
+        sandbox::dir("mnt-"),
+        sandbox::dir("run-"),
+        sandbox::dir("c-"),
     );
     let _unmounted = Unmounted(dir.path().to_owned());
     let mut command = background(
@@ -381,9 +382,9 @@ fn a_background_mount_that_fails_says_so(world: &World) {
 /// The lines went to /dev/null, also "lost: written, and not in the store", and nobody was told.
 fn a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere(world: &World) {
     let (dir, runtime, cache) = (
-        nursery::dir("mnt-"),
-        nursery::dir("run-"),
-        nursery::dir("c-"),
+        sandbox::dir("mnt-"),
+        sandbox::dir("run-"),
+        sandbox::dir("c-"),
     );
     let _unmounted = Unmounted(dir.path().to_owned());
     let bucket = world.witness().bucket().to_owned();
@@ -391,7 +392,7 @@ fn a_background_mount_from_a_terminal_says_if_its_log_goes_nowhere(world: &World
     let mut words = vec![plain.get_program().to_string_lossy()];
     words.extend(plain.get_args().map(|arg| arg.to_string_lossy()));
     // script(1) gives it a terminal. No path of ours holds a blank.
-    let mut command = nursery::command(Path::new("script"));
+    let mut command = sandbox::command(Path::new("script"));
     command.args(["-q", "-e", "-c", &words.join(" "), "/dev/null"]);
     take_environment(&mut command, &plain);
     let (code, output, _) = run(&mut command, TIME_MAX).expect("the command returns");
@@ -425,14 +426,14 @@ fn stats_shows_what_happened(world: &World) {
 /// `ackfs stats DIR --watch | head -1` never ended: that nobody reads was not noticed.
 fn a_watch_that_nobody_reads_ends(world: &World) {
     let mount = world.mount();
-    let mut command = nursery::command(ackfs_bin());
+    let mut command = sandbox::command(ackfs_bin());
     clean(&mut command);
     command
         .args(["stats", &mount.dir().to_string_lossy(), "--watch=100ms"])
         .env("XDG_RUNTIME_DIR", mount.runtime_dir())
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    let mut watch = nursery::spawn(command).expect("it can be started");
+    let mut watch = sandbox::spawn(command).expect("it can be started");
     let mut output = BufReader::new(watch.stdout.take().expect("stdout is a pipe"));
     let mut line = String::new();
     while !line.starts_with("--- ") {
@@ -543,7 +544,7 @@ fn an_idle_gateway_uses_no_processor_time(world: &World) {
 }
 
 fn doctor_finds_a_good_store_good(world: &World) {
-    let dir = nursery::dir("mnt-");
+    let dir = sandbox::dir("mnt-");
     let source = format!("s3://{}", world.witness().bucket());
     let env = [
         ("AWS_ACCESS_KEY_ID", ackfs_tests::demo::ACCESS_KEY),
@@ -578,8 +579,8 @@ fn doctor_finds_a_good_store_good(world: &World) {
 }
 
 fn demo_shows_everything_and_ends_well(_world: &World) {
-    let dir = nursery::dir("mnt-");
-    let runtime = nursery::dir("run-");
+    let dir = sandbox::dir("mnt-");
+    let runtime = sandbox::dir("run-");
     let _unmounted = Unmounted(dir.path().to_owned());
     let args = ["demo", &*dir.path().to_string_lossy()];
     let env = [("XDG_RUNTIME_DIR", &*runtime.path().to_string_lossy())];
@@ -591,11 +592,11 @@ fn demo_shows_everything_and_ends_well(_world: &World) {
 
 /// Ctrl-C reached the mount too: the tour found it gone, and said that a step did not hold, with status 0.
 fn demo_that_is_interrupted_says_so(_world: &World) {
-    let (dir, runtime) = (nursery::dir("mnt-"), nursery::dir("run-"));
+    let (dir, runtime) = (sandbox::dir("mnt-"), sandbox::dir("run-"));
     let _unmounted = Unmounted(dir.path().to_owned());
     fs::write(dir.path().join("hidden"), "x").expect("write");
     // A process group of its own, as a shell makes for what it runs: Ctrl-C is sent to all of it.
-    let mut command = nursery::command(Path::new("setsid"));
+    let mut command = sandbox::command(Path::new("setsid"));
     clean(&mut command);
     command
         .arg(ackfs_bin())
@@ -605,7 +606,7 @@ fn demo_that_is_interrupted_says_so(_world: &World) {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut demo = nursery::spawn(command).expect("it can be started");
+    let mut demo = sandbox::spawn(command).expect("it can be started");
     let mut output = BufReader::new(demo.stdout.take().expect("stdout is a pipe"));
     let mut shown = String::new();
     while !shown.contains("\n4. ") {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use ackfs_tests::{World, claims, nursery};
+use ackfs_tests::{World, claims, sandbox};
 use nix::sys::stat::Mode;
 
 claims! {
@@ -23,7 +23,7 @@ const AWS: &[(&str, &str)] = &[("x-amz-meta-file-permissions", "0120777")];
 
 /// Runs a tool to its end and gives what it printed.
 fn run(program: &str, args: &[&str], dir: &Path) -> String {
-    let mut command = nursery::command(program);
+    let mut command = sandbox::command(program);
     let output = command.args(args).current_dir(dir).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     let words = String::from_utf8_lossy(&output.stderr);

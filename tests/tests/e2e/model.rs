@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use ackfs_tests::content::{Rng, assert_same, bytes};
 use ackfs_tests::posix::{close, errno};
-use ackfs_tests::{World, claims, nursery};
+use ackfs_tests::{World, claims, sandbox};
 use nix::errno::Errno;
 
 use crate::rounds;
@@ -60,7 +60,7 @@ struct Model<'a> {
 
 fn a_mount_answers_like_a_local_directory(world: &World) {
     let mount = world.mount();
-    let local = nursery::dir("local-");
+    let local = sandbox::dir("local-");
     let mut model = Model {
         world,
         mount: mount.dir(),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ackfs_tests::content::{assert_same, bytes};
 use ackfs_tests::posix::{self, close, errno};
-use ackfs_tests::{World, claims, nursery};
+use ackfs_tests::{World, claims, sandbox};
 use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
 
@@ -487,7 +487,7 @@ fn a_files_own_mode_decides_who_opens_it(world: &World) {
     let mount = world.mount_with(world.options().flags(flags));
     let listed: Vec<_> = fs::read_dir(mount.dir()).expect("a listing").collect();
     assert_eq!(listed.len(), 3);
-    let status = nursery::command(mount.path("script")).status();
+    let status = sandbox::command(mount.path("script")).status();
     assert_eq!(status.expect("it may be executed").code(), Some(7));
     denied("cat", &mount.path("private"));
     assert_eq!(
@@ -498,7 +498,7 @@ fn a_files_own_mode_decides_who_opens_it(world: &World) {
 
 /// What another user runs, and must not be allowed to.
 fn denied(program: &str, path: &Path) {
-    let mut command = nursery::command("setpriv");
+    let mut command = sandbox::command("setpriv");
     command.args([
         "--reuid",
         "12345",

@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
 
+use ackfs_tests::command::run_ackfs;
 use ackfs_tests::content::{assert_same, bytes};
-use ackfs_tests::mount::run_ackfs;
 use ackfs_tests::posix::{Mapping, close};
 use ackfs_tests::{Mount, World, claims};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ackfs_tests::content::{assert_same, bytes};
 use ackfs_tests::demo::{Effect, On};
 use ackfs_tests::posix::{self, close, errno};
-use ackfs_tests::{World, claims, nursery};
+use ackfs_tests::{World, claims, sandbox};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -42,13 +42,13 @@ fn a_waiting_look_up_can_be_killed(world: &World) {
     // Ctrl-C as well, where nobody handles it.
     for signal in [Signal::SIGKILL, Signal::SIGINT] {
         let before = fault.fired();
-        let mut command = nursery::command("stat");
+        let mut command = sandbox::command("stat");
         let name = mount.path(format!("file-{signal}"));
         command.arg(name).stdout(Stdio::null());
-        let mut stat = nursery::spawn(command).expect("stat runs");
+        let mut stat = sandbox::spawn(command).expect("stat runs");
         world.demo().wait_fired(&fault, before + 1);
         kill(Pid::from_raw(stat.id() as i32), signal).expect("the signal is sent");
-        let ended = ackfs_tests::mount::wait(&mut stat, Duration::from_secs(10));
+        let ended = ackfs_tests::command::wait(&mut stat, Duration::from_secs(10));
         assert!(ended.is_some(), "{signal} ends it although the store hangs");
     }
 }
@@ -99,12 +99,12 @@ fn a_waiting_reader_can_be_killed(world: &World) {
     world.witness().put("file", &bytes(1, 1 << 20));
     let mount = world.mount();
     let fault = world.demo().fault(On::Get, None, Effect::HangBefore, None);
-    let mut command = nursery::command("cat");
+    let mut command = sandbox::command("cat");
     command.arg(mount.path("file")).stdout(Stdio::null());
-    let mut cat = nursery::spawn(command).expect("cat runs");
+    let mut cat = sandbox::spawn(command).expect("cat runs");
     world.demo().wait_fired(&fault, 1);
     cat.kill().expect("the signal is sent");
-    let status = ackfs_tests::mount::wait(&mut cat, Duration::from_secs(10));
+    let status = ackfs_tests::command::wait(&mut cat, Duration::from_secs(10));
     assert!(
         status.is_some(),
         "a killed reader ends although the store hangs"

@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ackfs_tests::command::{ackfs_bin, clean, wait};
 use ackfs_tests::demo::{ACCESS_KEY, Effect, On, SECRET_KEY};
-use ackfs_tests::mount::{EXIT_MAX, ackfs_bin, clean, is_mounted, wait};
-use ackfs_tests::{Mount, World, claims, nursery};
+use ackfs_tests::mount::{EXIT_MAX, is_mounted};
+use ackfs_tests::{Mount, World, claims, sandbox};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -70,9 +71,9 @@ struct Place {
 impl Place {
     fn new() -> Self {
         Self {
-            dir: nursery::dir("mnt-"),
-            runtime: nursery::dir("run-"),
-            cache: nursery::dir("c-"),
+            dir: sandbox::dir("mnt-"),
+            runtime: sandbox::dir("run-"),
+            cache: sandbox::dir("c-"),
         }
     }
 
@@ -80,9 +81,9 @@ impl Place {
     fn start(&self, endpoint: &str, bucket: &str, wrapper: &[&str], flags: &[&str]) -> Child {
         let ackfs = ackfs_bin();
         let mut command = match wrapper {
-            [] => nursery::command(&ackfs),
+            [] => sandbox::command(&ackfs),
             [program, words @ ..] => {
-                let mut command = nursery::command(Path::new(program));
+                let mut command = sandbox::command(Path::new(program));
                 command.args(words).arg(&ackfs);
                 command
             }
@@ -102,7 +103,7 @@ impl Place {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        nursery::spawn(command).expect("it can be started")
+        sandbox::spawn(command).expect("it can be started")
     }
 
     /// It has ended with `code` and a line that names `signal`, and left nothing.
@@ -193,7 +194,7 @@ fn a_background_start_ends_with_the_command_that_waits_for_it(_: &World) {
 
 /// It was written through the mount into the bucket, and the gateway waited for itself for ever.
 fn a_cache_in_the_mounted_directory_is_refused(world: &World) {
-    let dir = nursery::dir("mnt-");
+    let dir = sandbox::dir("mnt-");
     let options = world.options().at(dir.path());
     let refusal = world
         .try_mount(options.cache(&dir.path().join("cache")))

@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ackfs_demo::Server;
+use ackfs_demo::faults::{Effect, Rule};
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Region};
@@ -15,8 +17,6 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::runtime::Runtime;
 
-use crate::demo::Server;
-use crate::demo::faults::{Effect, Rule};
 use crate::logging::say;
 use crate::metrics::Report;
 

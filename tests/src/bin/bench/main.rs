@@ -13,6 +13,7 @@
 
 mod null;
 mod rows;
+mod sample;
 mod sdk;
 mod subject;
 mod table;
@@ -23,8 +24,8 @@ use std::process::ExitCode;
 use ackfs_tests::Minio;
 use anyhow::{Context as _, Result, bail};
 
+use self::sample::Sample;
 use self::subject::Subject;
-use self::table::Sample;
 
 /// What the command line asked for.
 #[derive(Debug)]

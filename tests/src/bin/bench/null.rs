@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use ackfs_tests::{Door, mount, nursery, process};
+use ackfs_tests::{Door, command, process, sandbox};
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, umount2};
 
-use crate::table::median;
+use crate::sample::median;
 
 /// What `--only` calls it.
 pub(crate) const NAME: &str = "null";
@@ -71,11 +71,11 @@ fn binary() -> Result<PathBuf> {
 }
 
 fn serve(bin: &Path, door: Door) -> Result<Server> {
-    let dir = nursery::dir("null-");
-    let mut command = nursery::command(bin);
+    let dir = sandbox::dir("null-");
+    let mut command = sandbox::command(bin);
     command.arg(dir.path()).args(["--transport", door.flag()]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = nursery::spawn(command)?;
+    let mut child = sandbox::spawn(command)?;
     let output = child.stdout.take().context("stdout is a pipe")?;
     let server = Server { child, dir };
     let mut line = String::new();
@@ -89,13 +89,13 @@ fn serve(bin: &Path, door: Door) -> Result<Server> {
 /// One load; calls a second and the server's microseconds a call.
 fn load(bin: &Path, server: &Server, work: &str, clients: u32) -> Result<(f64, f64)> {
     let before = process::cpu(server.child.id());
-    let mut command = nursery::command(bin);
+    let mut command = sandbox::command(bin);
     command
         .arg("--load")
         .arg(server.dir.path())
         .args(["--work", work, "--seconds", "1"]);
     command.args(["--clients", &clients.to_string()]);
-    let (code, output, words) = mount::run(&mut command, Duration::from_mins(1))?;
+    let (code, output, words) = command::run(&mut command, Duration::from_mins(1))?;
     if code != Some(0) {
         bail!("the load {work} ended with {code:?}: {words}");
     }

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use ackfs_tests::content::{Rng, bytes};
 use ackfs_tests::posix::{close, drop_pages};
-use ackfs_tests::{Door, nursery, process};
+use ackfs_tests::{Door, process, sandbox};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::sample::Sample;
 use crate::subject::{Served, Subject};
-use crate::table::Sample;
 use crate::{BUCKET, Bench};
 
 /// What figure a row's value is, and which way is better.
@@ -242,7 +242,7 @@ fn read_again(bench: &Bench, subject: Subject, held: bool) -> Result<Sample> {
     let size = bench.plan.size_mib * MIB as u64;
     let amount = bench.plan.size_mib as f64;
     if subject == Subject::Native {
-        let dir = nursery::dir("native-");
+        let dir = sandbox::dir("native-");
         let path = dir.path().join("file");
         let mut file = File::create(&path)?;
         let piece = bytes(1, MIB);

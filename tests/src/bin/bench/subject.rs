@@ -7,7 +7,7 @@ use std::{env, thread};
 
 use ackfs_tests::minio::USER;
 use ackfs_tests::mount::is_mounted;
-use ackfs_tests::{Door, Mount, Options, nursery};
+use ackfs_tests::{Door, Mount, Options, sandbox};
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, umount2};
 
@@ -88,9 +88,9 @@ impl Peer {
     }
 
     fn mount(self, endpoint: &str) -> Result<Served> {
-        let dir = nursery::dir("peer-");
+        let dir = sandbox::dir("peer-");
         let path = dir.path();
-        let mut command = nursery::command(self.program());
+        let mut command = sandbox::command(self.program());
         match self {
             Peer::MountS3 => {
                 command
@@ -132,7 +132,7 @@ impl Peer {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let child = nursery::spawn(command).context("it cannot be started")?;
+        let child = sandbox::spawn(command).context("it cannot be started")?;
         let mut served = Served::Peer { child, dir };
         let begin = Instant::now();
         while !is_mounted(served.dir()) {

@@ -67,7 +67,7 @@ impl Stage {
     /// Runs a command of ackfs; what it prints.
     pub(crate) fn ackfs(&self, words: &[&str]) -> String {
         let mut command = Command::new(&self.binary);
-        ackfs_tests::mount::clean(&mut command);
+        ackfs_tests::command::clean(&mut command);
         command
             .args(words)
             .env("XDG_RUNTIME_DIR", self.mount.runtime_dir())
