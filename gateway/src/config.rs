@@ -31,7 +31,8 @@ use self::units::{Mode, Span};
 pub use self::cache::CacheConfig;
 pub(crate) use self::cache::{MEMORY, MEMORY_BESIDE};
 pub use self::error::{ConfigError, Unfit};
-pub use self::flags::{Checksum, CloseWaitsFor, Flags, LogFormat, PathStyle, Sse};
+pub use self::flags::{CloseWaitsFor, Flags, LogFormat, Sse};
+pub use crate::s3::{Checksum, PathStyle};
 pub use self::host::Host;
 pub use self::units::S3Uri;
 

@@ -10,7 +10,7 @@ use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::fuse::Telemetry;
-use crate::s3::{Kind, StoreStats, StoreTelemetry};
+use crate::s3::{RequestKind, StoreStats, StoreTelemetry};
 
 use self::description::{Labels, MetricKind};
 use self::latency::{HistogramFamily, LatencySnapshot};
@@ -77,7 +77,7 @@ impl Metrics {
     /// Where the store's client records latencies.
     pub fn store_telemetry(&self) -> StoreTelemetry {
         StoreTelemetry {
-            latency: Kind::ALL
+            latency: RequestKind::ALL
                 .iter()
                 .map(|kind| self.requests.member(kind.as_str()))
                 .collect(),

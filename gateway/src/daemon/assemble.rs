@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ackfs_cache::budget::{Ballast, Budget, Share};
+use ackfs_cache::budget::{Balloon, Budget, Share};
 use ackfs_cache::dirty::{WriteConfig, Writer};
 use ackfs_cache::disk::{self, Staging};
-use ackfs_cache::index::DiskCache;
+use ackfs_cache::disk_cache::DiskCache;
 use ackfs_cache::read::{ReadCache, ReadConfig};
 use ackfs_cache::store::ObjectStore;
 use tokio::runtime::Handle as Runtime;
@@ -20,7 +20,7 @@ use super::signals::Signals;
 use crate::config::{Config, StoreConfig};
 use crate::fs::{Filesystem, FsConfig};
 use crate::metrics::Metrics;
-use crate::s3::{self, Capabilities, S3Config, S3Store};
+use crate::s3::{Capabilities, S3Config, S3Store};
 
 /// Parts of one file under way at once.
 const PARTS_IN_FLIGHT: usize = 4;
@@ -74,9 +74,9 @@ pub(super) fn assemble(
     let disk = cache_dir.as_ref().map(|dir| dir.disk.clone());
 
     let cache = &config.cache;
-    let budget = Budget::with_ballast(cache.budget(), cache.withheld_max());
+    let budget = Budget::with_balloon(cache.budget(), cache.withheld_max());
     let shares = [budget.share(cache.share()), budget.share(cache.share())];
-    let ballast = Ballast::new(&budget, &shares);
+    let ballast = Balloon::new(&budget, &shares);
     let [fills, dirty] = shares;
     let objects: Arc<dyn ObjectStore> = store.clone();
     let reader = ReadCache::new(
@@ -156,29 +156,18 @@ fn write_config(
 
 /// The store's configuration as its client wants it.
 pub fn s3_config(bucket: &str, store: &StoreConfig, read_only: bool) -> S3Config {
-    use crate::config::{Checksum, PathStyle};
-
     S3Config {
         endpoint_url: store.endpoint_url.clone(),
         region: store.region.clone(),
         profile: store.profile.clone(),
-        path_style: match store.path_style {
-            PathStyle::Auto => s3::PathStyle::Auto,
-            PathStyle::Always => s3::PathStyle::Always,
-            PathStyle::Never => s3::PathStyle::Never,
-        },
+        path_style: store.path_style,
         no_sign_request: store.no_sign_request,
         requester_pays: store.requester_pays,
         sse: store.sse.map(|sse| sse.header().to_owned()),
         sse_kms_key_id: store.sse_kms_key_id.clone(),
         storage_class: store.storage_class.clone(),
         acl: store.acl.clone(),
-        checksum: match store.checksum {
-            Checksum::Auto => s3::Checksum::Auto,
-            Checksum::Crc64nvme => s3::Checksum::Crc64Nvme,
-            Checksum::Crc32 => s3::Checksum::Crc32,
-            Checksum::WhenRequired => s3::Checksum::WhenRequired,
-        },
+        checksum: store.checksum,
         max_requests: store.max_requests as usize,
         store_timeout: store.timeout,
         read_only,

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use ackfs_cache::index::DiskError;
+use ackfs_cache::disk_cache::DiskError;
 
 use super::mountpoint::DirError;
 use crate::fuse::mount::MountError;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ackfs_cache::budget::Ballast;
+use ackfs_cache::budget::Balloon;
 use ackfs_cache::dirty::Writer;
 use ackfs_cache::read::ReadCache;
 use tokio::sync::Notify;
@@ -41,7 +41,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct MemoryGuard {
-    ballast: Ballast,
+    ballast: Balloon,
     reader: Weak<ReadCache>,
     writer: Weak<Writer>,
     /// `--memory` and 64 MiB.
@@ -58,7 +58,7 @@ fn wanted(beside: u64, before: u64) -> u64 {
 
 impl MemoryGuard {
     pub(super) fn new(
-        ballast: Ballast,
+        ballast: Balloon,
         memory: u64,
         reader: &Arc<ReadCache>,
         writer: &Arc<Writer>,

@@ -1,7 +1,7 @@
 //! The counters of all rooms at one moment, which is all that a metric is read from.
 
 use ackfs_cache::dirty::WriteStats;
-use ackfs_cache::index::DiskStats;
+use ackfs_cache::disk_cache::DiskStats;
 use ackfs_cache::read::ReadStats;
 
 use crate::fs::FsStats;

@@ -210,9 +210,9 @@ pub(super) const LABELLED: &[LabelledSeries] = &[
         help: "Requests under way by lane.",
         kind: MetricKind::Level,
         read: |now| {
-            let lanes = now.store.lanes.iter();
-            lanes
-                .map(|lane| (labels([("lane", lane.lane)]), lane.in_flight as u64))
+            let priorities = now.store.priorities.iter();
+            priorities
+                .map(|it| (labels([("lane", it.priority)]), it.in_flight as u64))
                 .collect()
         },
     },
@@ -221,9 +221,9 @@ pub(super) const LABELLED: &[LabelledSeries] = &[
         help: "Requests that wait for their turn, by lane.",
         kind: MetricKind::Level,
         read: |now| {
-            let lanes = now.store.lanes.iter();
-            lanes
-                .map(|lane| (labels([("lane", lane.lane)]), lane.waiting as u64))
+            let priorities = now.store.priorities.iter();
+            priorities
+                .map(|it| (labels([("lane", it.priority)]), it.waiting as u64))
                 .collect()
         },
     },

@@ -8,7 +8,7 @@ use crate::fs::FsStats;
 use crate::fuse::TransportStats;
 use crate::fuse::mount::NoSyncRelease;
 use crate::fuse::mount::TransportInfo;
-use crate::s3::{KindStats, LaneStats};
+use crate::s3::{KindStats, PriorityStats};
 
 fn snapshot() -> RoomStats {
     let mut transport = TransportStats::default();
@@ -46,15 +46,15 @@ fn snapshot() -> RoomStats {
         withheld: 1 << 20,
         store: StoreStats {
             kinds: vec![KindStats {
-                kind: Kind::Put,
+                kind: RequestKind::Put,
                 ok: 5,
                 retried: 1,
                 absent: 3,
                 changed: 4,
                 failed: 2,
             }],
-            lanes: vec![LaneStats {
-                lane: "upload",
+            priorities: vec![PriorityStats {
+                priority: "upload",
                 in_flight: 4,
                 waiting: 0,
             }],
@@ -70,7 +70,7 @@ fn the_page_has_every_room_and_only_described_names() {
     let metrics = Metrics::default();
     let latency = Duration::from_millis(2);
     metrics.transport_telemetry().record(15, latency);
-    metrics.store_telemetry().latency[Kind::Put as usize].record(0.02);
+    metrics.store_telemetry().latency[RequestKind::Put as usize].record(0.02);
     let page = metrics.render(&snapshot());
     for line in [
         "ackfs_fuse_requests_total{op=\"READ\"} 7",

@@ -10,9 +10,9 @@ use ackfs_cache::object::{ETag, Key};
 use ackfs_cache::store::{Condition, Metadata, ObjectStore, StoreErrorKind};
 use bytes::Bytes;
 
-use crate::config::{Checksum, Config};
+use crate::config::Config;
 use crate::daemon::s3_config;
-use crate::s3::{Capabilities, ConnectError, ConnectErrorKind, Honoured, S3Store};
+use crate::s3::{Capabilities, Checksum, ConnectError, ConnectErrorKind, Honoured, S3Store};
 
 use super::check::Check;
 use super::keys;
