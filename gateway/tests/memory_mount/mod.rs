@@ -15,7 +15,7 @@ use ackfs_cache::read::{ReadCache, ReadConfig};
 use ackfs_cache::store::memory::{Call, MemoryStore};
 
 /// Everything between the kernel and the store, in this process.
-pub(crate) struct World {
+pub(crate) struct MemoryMount {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) filesystem: Arc<Filesystem>,
     pub(crate) dir: tempfile::TempDir,
@@ -23,7 +23,7 @@ pub(crate) struct World {
     runtime: tokio::runtime::Runtime,
 }
 
-impl World {
+impl MemoryMount {
     fn new(transport: Transport, ttl: Duration, mode: CloseMode) -> Self {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
@@ -102,7 +102,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for MemoryMount {
     fn drop(&mut self) {
         let _ = self.mounted.unmount(true);
         self.mounted.wait();
@@ -110,22 +110,22 @@ impl Drop for World {
 }
 
 /// Runs `test` on a mount of each transport, with what is known believed for long.
-pub(crate) fn on_both_doors(test: impl Fn(&World)) {
+pub(crate) fn on_both_doors(test: impl Fn(&MemoryMount)) {
     with_ttl(Duration::from_secs(3600), test);
 }
 
 /// Runs `test` on a mount of each transport.
-pub(crate) fn with_ttl(ttl: Duration, test: impl Fn(&World)) {
+pub(crate) fn with_ttl(ttl: Duration, test: impl Fn(&MemoryMount)) {
     for transport in [Transport::Classic, Transport::Uring] {
-        test(&World::new(transport, ttl, CloseMode::Flush));
+        test(&MemoryMount::new(transport, ttl, CloseMode::Flush));
     }
 }
 
 /// Runs `test` on a mount of each transport in the mode `release`, whatever kernel this is. On a stock
 /// one no FLUSH is the last and nobody waits for RELEASE, so that all is left to RELEASE.
-pub(crate) fn in_release_mode(test: impl Fn(&World)) {
+pub(crate) fn in_release_mode(test: impl Fn(&MemoryMount)) {
     for transport in [Transport::Classic, Transport::Uring] {
-        test(&World::new(
+        test(&MemoryMount::new(
             transport,
             Duration::from_secs(3600),
             CloseMode::Release,
