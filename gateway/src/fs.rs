@@ -21,8 +21,10 @@ use self::attr::{Defaults, FileAttr};
 use self::error::{FsError, FsResult, look_again};
 use self::names::cache::KnownNames;
 use self::names::contended::HotNames;
+pub use self::ops::drain::Unsaved;
 pub use self::ops::flush::CloseMode;
-use self::table::handles::{DirHandle, FileHandle, Handles};
+use self::ops::readdir::DirHandle;
+use self::table::handles::{FileHandle, Handles};
 use self::table::inode::{Inode, NewInode, State, Table};
 use crate::fuse::mount::Kernel;
 use crate::fuse::{Handler, Op, Request, Responder};
@@ -32,6 +34,8 @@ pub mod error;
 pub mod names;
 pub mod ops;
 pub mod table;
+
+mod task;
 
 /// How a bucket is shown.
 #[derive(Debug, Clone)]
@@ -55,17 +59,6 @@ pub struct FsConfig {
     /// Of how many names something is kept here at most, as far as the kernel lets go of what it does not
     /// use: some 1.5 kB for each.
     pub names_max: usize,
-}
-
-/// A file whose bytes are not all in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsaved {
-    /// Its key.
-    pub key: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Why the last try failed; `None` if none has failed.
-    pub cause: Option<String>,
 }
 
 /// Levels now and counters since the start.
@@ -188,48 +181,6 @@ impl Filesystem {
         self.refuse_writers.store(true, Ordering::Release);
     }
 
-    /// Publishes everything that is dirty and gives when all is in the store. What fails is tried
-    /// again, ever more slowly; the caller bounds the wait.
-    pub async fn drain(&self) {
-        let mut pause = Duration::from_millis(100);
-        self.releases.close();
-        loop {
-            self.releases.wait().await;
-            let unsaved = self.inodes.unsaved();
-            let mut failed = 0;
-            for inode in unsaved {
-                let dirty = inode.state.lock().dirty.clone();
-                if dirty.is_some_and(|dirty| dirty.is_dirty())
-                    && self.publish(&inode).await.is_err()
-                {
-                    failed += 1;
-                }
-            }
-            if failed == 0 {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
-        }
-    }
-
-    /// Files whose bytes are not all in the store now.
-    pub fn unsaved(&self) -> Vec<Unsaved> {
-        let inodes = self.inodes.unsaved();
-        inodes
-            .iter()
-            .filter_map(|inode| {
-                let state = inode.state.lock();
-                let dirty = state.dirty.as_ref().filter(|dirty| dirty.is_dirty())?;
-                (!state.unlinked).then(|| Unsaved {
-                    key: state.key.to_string(),
-                    size: dirty.size(),
-                    cause: state.stuck.clone(),
-                })
-            })
-            .collect()
-    }
-
     /// The counters.
     pub fn stats(&self) -> FsStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -284,20 +235,6 @@ impl Filesystem {
         }
     }
 
-    /// What a task takes along. The handler lives as long as the connection, and a task belongs to
-    /// a request of it.
-    fn this(&self) -> Arc<Self> {
-        self.this
-            .upgrade()
-            .expect("a filesystem that serves is alive")
-    }
-
-    /// Runs `work` in a task.
-    fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.worked.notify_one();
-        self.runtime.spawn(work);
-    }
-
     /// Gives up what is known of names and too old to be believed. To be called now and then while there is
     /// work. Never waits.
     pub fn tidy(&self) {
@@ -307,97 +244,6 @@ impl Filesystem {
     /// Notified of each operation that does not answer at once.
     pub fn worked(&self) -> Arc<Notify> {
         self.worked.clone()
-    }
-
-    /// Runs `work` in a task and answers with what it gives; INTERRUPT ends it with `Interrupted`.
-    fn spawn_interruptible<T, F>(
-        &self,
-        context: Context,
-        responder: Responder,
-        work: F,
-        answer: impl FnOnce(Responder, T) + Send + 'static,
-    ) where
-        T: Send + 'static,
-        F: Future<Output = FsResult<T>> + Send + 'static,
-    {
-        let mut interrupt = responder.interrupt();
-        self.run(async move {
-            let result = tokio::select! {
-                result = work => result,
-                () = interrupt.interrupted() => Err(FsError::Interrupted),
-            };
-            context.finish(responder, result, answer);
-        });
-    }
-
-    /// Runs `work` in a task to its end, whoever gives up waiting.
-    fn spawn<T, F>(
-        &self,
-        context: Context,
-        responder: Responder,
-        work: F,
-        answer: impl FnOnce(Responder, T) + Send + 'static,
-    ) where
-        T: Send + 'static,
-        F: Future<Output = FsResult<T>> + Send + 'static,
-    {
-        self.run(async move {
-            let result = work.await;
-            context.finish(responder, result, answer);
-        });
-    }
-}
-
-/// What a failed answer's log line says beside the error.
-#[derive(Debug, Clone)]
-struct Context {
-    op: &'static str,
-    ino: u64,
-    key: Arc<str>,
-}
-
-impl Context {
-    fn new(op: &'static str, ino: u64) -> Self {
-        Self {
-            op,
-            ino,
-            key: Arc::from(""),
-        }
-    }
-
-    /// With the key, which costs a copy: for what leaves the ring thread anyway.
-    fn of(op: &'static str, inode: &Inode) -> Self {
-        Self {
-            op,
-            ino: inode.ino,
-            key: inode.state.lock().key.clone(),
-        }
-    }
-
-    /// Of a name in a directory.
-    fn below(op: &'static str, dir: &Inode, name: &str) -> Self {
-        Self {
-            op,
-            ino: dir.ino,
-            key: format!("{}{name}", dir.state.lock().key).into(),
-        }
-    }
-
-    fn finish<T>(
-        &self,
-        responder: Responder,
-        result: FsResult<T>,
-        answer: impl FnOnce(Responder, T),
-    ) {
-        match result {
-            Ok(value) => answer(responder, value),
-            Err(error) => self.fail(responder, &error),
-        }
-    }
-
-    fn fail(&self, responder: Responder, error: &FsError) {
-        error.log(self.op, self.ino, &self.key);
-        error.answer(responder);
     }
 }
 

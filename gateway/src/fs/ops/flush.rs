@@ -22,12 +22,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tracing::error;
-
-use crate::fs::error::{FsError, FsResult};
+use crate::fs::Filesystem;
+use crate::fs::error::FsError;
 use crate::fs::table::handles::FileHandle;
 use crate::fs::table::inode::{Inode, Told};
-use crate::fs::{Context, Filesystem};
+use crate::fs::task::Context;
 use crate::fuse::Responder;
 use crate::fuse::abi::FOPEN_SYNC_RELEASE;
 
@@ -265,40 +264,6 @@ impl Filesystem {
         });
     }
 
-    /// Publishes what was changed by name, which no handle's close does, and lets the file go. What
-    /// fails is given up, for its caller is told, unless somebody writes the file: their close tries
-    /// again.
-    ///
-    /// # Errors
-    /// As [`Filesystem::publish`].
-    pub(in crate::fs) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        let published = self.publish(inode).await;
-        if published.is_ok() {
-            self.settle(inode);
-        } else if inode.state.lock().writers == 0 {
-            self.give_up(inode, None).await;
-        }
-        published
-    }
-
-    /// The last writer is gone and nothing is dirty: the file is the store's again. The bytes of a
-    /// file that has no name any more stay until the last handle is closed: nobody else has them.
-    pub(in crate::fs) fn settle(&self, inode: &Arc<Inode>) {
-        {
-            let mut state = inode.state.lock();
-            let clean = state.dirty.as_ref().is_some_and(|dirty| !dirty.is_dirty());
-            let is_wanted = (state.unlinked || state.leaving) && state.handles > 0;
-            if state.writers > 0 || is_wanted || !(clean || state.unlinked) {
-                return;
-            }
-            if let Some(dirty) = state.dirty.take() {
-                state.attr.size = dirty.size();
-            }
-        }
-        self.inodes.settled(inode);
-        self.inodes.collect(inode);
-    }
-
     /// RELEASE of a writer found dirty bytes: published here, tried twice if that may help, then given
     /// up unless another writer is left, whose close tries again.
     async fn publish_released(&self, inode: &Arc<Inode>) {
@@ -321,37 +286,5 @@ impl Filesystem {
             Err(_) if inode.state.lock().writers > 0 => {}
             Err(failed) => self.give_up(inode, Some(failed)).await,
         }
-    }
-
-    /// The bytes cannot be kept any longer. Waits for the store to take back an upload under way, when
-    /// whoever opens the name finds it without them already.
-    pub(in crate::fs) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<FsError>) {
-        let cause = failed.map(|failed| failed.chain());
-        let (dirty, key, lost, gone) = {
-            let mut state = inode.state.lock();
-            let told = state.told.take();
-            let stuck = state.stuck.take();
-            state.stuck = cause.clone().filter(|_| told.is_none());
-            state.kernel_pages = None;
-            state.metadata = None;
-            let gone = state.version.is_none();
-            (state.dirty.take(), state.key.clone(), cause.or(stuck), gone)
-        };
-        self.inodes.settled(inode);
-        if gone {
-            self.inodes.detach(inode);
-        }
-        if let Some(dirty) = dirty {
-            if let Some(cause) = lost {
-                let size = dirty.size();
-                error!(
-                    key = &*key,
-                    size, cause, "lost: written, and not in the store"
-                );
-                self.counters.lost_files.fetch_add(1, Relaxed);
-            }
-            dirty.discard().await;
-        }
-        self.inodes.collect(inode);
     }
 }

@@ -15,37 +15,36 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use ackfs_cache::dirty::Base;
 use ackfs_cache::object::Key;
 
+use crate::fs::Filesystem;
 use crate::fs::attr::Kind;
 use crate::fs::error::{FsError, FsResult, look_again};
-use crate::fs::names::cache::Known;
 use crate::fs::names::contended::is_asked;
-use crate::fs::names::listing::Lister;
-use crate::fs::table::handles::{DirHandle, FileHandle};
+use crate::fs::table::handles::FileHandle;
 use crate::fs::table::inode::{Inode, State, Told};
-use crate::fs::{Context, Filesystem};
+use crate::fs::task::Context;
+use crate::fuse::Responder;
 use crate::fuse::abi::{FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH, OpenOut};
-use crate::fuse::{Caller, Responder};
 
 /// Smaller files are not worth the backing file's registration.
 const PASSTHROUGH_MIN: u64 = 1 << 20;
 
 /// Whether an open with these flags may write.
-fn writes(flags: u32) -> bool {
+pub(super) fn writes(flags: u32) -> bool {
     flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
 }
 
 /// Whether it cuts the file, which Linux allows beside O_RDONLY to who may write the file.
-fn truncates(flags: u32) -> bool {
+pub(super) fn truncates(flags: u32) -> bool {
     flags & libc::O_TRUNC as u32 != 0
 }
 
 /// Whether it may change the file, so that its closes publish.
-fn changes(flags: u32) -> bool {
+pub(super) fn changes(flags: u32) -> bool {
     writes(flags) || truncates(flags)
 }
 
@@ -67,7 +66,7 @@ impl Filesystem {
         }
     }
 
-    async fn open_inode(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
+    pub(super) async fn open_inode(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
         match inode.kind {
             Kind::File => {}
             Kind::Directory => return Err(FsError::IsDirectory),
@@ -185,7 +184,7 @@ impl Filesystem {
         look_again()
     }
 
-    fn take_handle(
+    pub(super) fn take_handle(
         &self,
         inode: &Arc<Inode>,
         state: &mut State,
@@ -286,124 +285,6 @@ impl Filesystem {
                 Ok(())
             }
         }
-    }
-
-    pub(in crate::fs) fn create(
-        &self,
-        parent: u64,
-        name: &[u8],
-        mode: u32,
-        flags: u32,
-        caller: Caller,
-        responder: Responder,
-    ) {
-        let made = self
-            .writable()
-            .and_then(|()| self.place(parent, name))
-            .and_then(|(dir, name)| self.create_or_find(&dir, &name, mode, flags, caller));
-        let (inode, new) = match made {
-            Ok(made) => made,
-            Err(error) => return Context::new("create", parent).fail(responder, &error),
-        };
-        if new {
-            let (entry, fh) = {
-                let mut state = inode.state.lock();
-                let fh = self.take_handle(&inode, &mut state, writes(flags), true, false);
-                (inode.entry(&state, self.config.metadata_ttl), fh)
-            };
-            let open = OpenOut {
-                fh,
-                open_flags: self.close_mode().open_flags(true),
-                ..OpenOut::default()
-            };
-            return responder.create(&entry, &open);
-        }
-        let this = self.this();
-        let context = Context::of("create", &inode);
-        let work = async move {
-            let open = this.open_inode(&inode, flags).await;
-            let entry = inode.entry(&inode.state.lock(), this.config.metadata_ttl);
-            if open.is_err() {
-                // The kernel does not get the reference that was taken for it.
-                this.inodes.forget(inode.ino, 1);
-            }
-            Ok((entry, open?))
-        };
-        self.spawn(context, responder, work, |responder, (entry, open)| {
-            responder.create(&entry, &open);
-        });
-    }
-
-    /// The inode to create, and whether it is new. A name that is known to be taken is opened, or
-    /// refused with O_EXCL.
-    fn create_or_find(
-        &self,
-        dir: &Arc<Inode>,
-        name: &str,
-        mode: u32,
-        flags: u32,
-        caller: Caller,
-    ) -> FsResult<(Arc<Inode>, bool)> {
-        let exclusive = flags & libc::O_EXCL as u32 != 0;
-        let known = self.known.get(dir.ino, name, Instant::now());
-        if let Some(Known {
-            what: Some(what),
-            begun,
-            ..
-        }) = known
-        {
-            // The kernel's negative dentry is older than what was heard since.
-            if exclusive {
-                return Err(FsError::Exists);
-            }
-            return Ok((self.reference(dir, name, &what, None, begun), false));
-        }
-        match self.new_file(dir, name, mode, caller) {
-            Ok(inode) => Ok((inode, true)),
-            Err(FsError::Exists) if !exclusive => {
-                let child = self.inodes.child(dir.ino, name);
-                let child = child.filter(|child| self.inodes.refer(child));
-                Ok((child.ok_or(FsError::Exists)?, false))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(in crate::fs) fn opendir(&self, ino: u64, responder: Responder) {
-        let inode = match self.inode(ino) {
-            Ok(inode) => inode,
-            Err(error) => return Context::new("opendir", ino).fail(responder, &error),
-        };
-        if inode.kind != Kind::Directory {
-            return FsError::NotDirectory.answer(responder);
-        }
-        let lister = self.lister(&inode);
-        let opened = |this: &Self, inode, lister| {
-            let lister = tokio::sync::Mutex::new(lister);
-            let fh = this.dirs.insert(DirHandle { inode, lister });
-            OpenOut {
-                fh,
-                ..OpenOut::default()
-            }
-        };
-        if Self::has_shown_access(&inode) {
-            return responder.open(&opened(self, inode, lister));
-        }
-        let this = self.this();
-        let context = Context::of("opendir", &inode);
-        let work = async move {
-            this.show_access(&inode).await?;
-            Ok(opened(&this, inode, lister))
-        };
-        self.spawn_interruptible(context, responder, work, |responder, open| {
-            responder.open(&open);
-        });
-    }
-
-    pub(in crate::fs) fn lister(&self, dir: &Inode) -> Lister {
-        let prefix = dir.state.lock().key.to_string();
-        let local = self.inodes.local_names(dir.ino);
-        Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
     }
 }
 

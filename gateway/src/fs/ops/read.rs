@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::table::handles::{FileHandle, Source};
-use crate::fs::{Context, Filesystem};
+use crate::fs::task::Context;
 use crate::fuse::Responder;
 
 impl Filesystem {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::fs::Filesystem;
 use crate::fs::attr::{Kind, negative_entry};
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::Listed;
-use crate::fs::names::listing::Item;
-use crate::fs::table::handles::DirHandle;
-use crate::fs::{Context, Filesystem};
+use crate::fs::names::listing::{Item, Lister};
+use crate::fs::table::inode::Inode;
+use crate::fs::task::Context;
 use crate::fuse::Responder;
-use crate::fuse::abi::DirentWriter;
+use crate::fuse::abi::{DirentWriter, OpenOut};
 
 /// Inodes beyond which READDIRPLUS gives names only: where the kernel does not forget what it does not need
 /// when it is asked to, it does so when it has to, and each is a reference that is kept here.
@@ -22,7 +23,53 @@ const INODES_MAX: usize = 200_000;
 /// `d_ino` of a name that has no inode here yet, as libfuse gives it (FUSE_UNKNOWN_INO).
 const UNKNOWN_INO: u64 = 0xffff_ffff;
 
+/// An open directory.
+#[derive(Debug)]
+pub struct DirHandle {
+    /// What is open.
+    pub inode: Arc<Inode>,
+    /// Its listing. Held while a READDIR is answered; a second one on the same handle waits.
+    pub lister: tokio::sync::Mutex<Lister>,
+}
+
 impl Filesystem {
+    pub(in crate::fs) fn opendir(&self, ino: u64, responder: Responder) {
+        let inode = match self.inode(ino) {
+            Ok(inode) => inode,
+            Err(error) => return Context::new("opendir", ino).fail(responder, &error),
+        };
+        if inode.kind != Kind::Directory {
+            return FsError::NotDirectory.answer(responder);
+        }
+        let lister = self.lister(&inode);
+        let opened = |this: &Self, inode, lister| {
+            let lister = tokio::sync::Mutex::new(lister);
+            let fh = this.dirs.insert(DirHandle { inode, lister });
+            OpenOut {
+                fh,
+                ..OpenOut::default()
+            }
+        };
+        if Self::has_shown_access(&inode) {
+            return responder.open(&opened(self, inode, lister));
+        }
+        let this = self.this();
+        let context = Context::of("opendir", &inode);
+        let work = async move {
+            this.show_access(&inode).await?;
+            Ok(opened(&this, inode, lister))
+        };
+        self.spawn_interruptible(context, responder, work, |responder, open| {
+            responder.open(&open);
+        });
+    }
+
+    pub(in crate::fs) fn lister(&self, dir: &Inode) -> Lister {
+        let prefix = dir.state.lock().key.to_string();
+        let local = self.inodes.local_names(dir.ino);
+        Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
+    }
+
     pub(in crate::fs) fn readdir(
         &self,
         ino: u64,

@@ -3,11 +3,12 @@
 
 use ackfs_cache::object::Key;
 
+use crate::fs::Filesystem;
 use crate::fs::attr::Kind;
 use crate::fs::error::FsError;
 use crate::fs::names::key::{directory_prefix, file_key};
 use crate::fs::names::resolve::page_of;
-use crate::fs::{Context, Filesystem};
+use crate::fs::task::Context;
 use crate::fuse::Responder;
 
 impl Filesystem {

@@ -10,14 +10,15 @@ use std::time::{Instant, SystemTime};
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
+use super::create::content_type;
+use super::publish::rebase;
+use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::Listed;
 use crate::fs::names::key::file_key;
-use crate::fs::ops::lookup::content_type;
-use crate::fs::ops::write::rebase;
 use crate::fs::table::inode::Inode;
-use crate::fs::{Context, Filesystem};
+use crate::fs::task::Context;
 use crate::fuse::{Interrupt, Responder};
 
 /// RENAME_NOREPLACE of renameat2(2).

@@ -9,13 +9,14 @@ use std::time::{Instant, SystemTime};
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
+use super::create::DIRECTORY_TYPE;
+use super::publish::rebase;
+use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind, resolve};
 use crate::fs::error::{FsError, FsResult, look_again};
 use crate::fs::names::cache::Listed;
-use crate::fs::ops::lookup::DIRECTORY_TYPE;
-use crate::fs::ops::write::rebase;
 use crate::fs::table::inode::{Inode, State};
-use crate::fs::{Context, Filesystem};
+use crate::fs::task::Context;
 use crate::fuse::Responder;
 use crate::fuse::request::SetAttr;
 

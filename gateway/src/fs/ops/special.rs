@@ -16,12 +16,13 @@ use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 use bytes::Bytes;
 
+use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::Listed;
 use crate::fs::names::key::file_key;
 use crate::fs::table::inode::{Inode, NewInode};
-use crate::fs::{Context, Filesystem};
+use crate::fs::task::Context;
 use crate::fuse::abi::EntryOut;
 use crate::fuse::{Caller, Responder};
 

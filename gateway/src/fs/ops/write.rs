@@ -2,17 +2,15 @@
 //! the askers are told, is `flush`'s.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
-use ackfs_cache::dirty::{Base, DirtyFile, Published};
-use ackfs_cache::object::{Key, ObjectId};
-use ackfs_cache::store::Metadata;
-use tracing::info;
+use ackfs_cache::dirty::{Base, DirtyFile};
+use ackfs_cache::object::Key;
 
+use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::Listed;
 use crate::fs::table::inode::Inode;
-use crate::fs::{Context, Filesystem};
+use crate::fs::task::Context;
 use crate::fuse::Responder;
 
 impl Filesystem {
@@ -89,97 +87,6 @@ impl Filesystem {
         self.inodes.unsettled(inode);
         Ok(dirty)
     }
-
-    /// Makes the store hold the file as it is now. Nothing dirty, nothing asked.
-    ///
-    /// # Errors
-    /// The store's, or `VersionGone` for a lost race; the bytes are still here.
-    pub(in crate::fs) async fn publish(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        let _guard = inode.publishing.lock().await;
-        let (dirty, metadata) = {
-            let state = inode.state.lock();
-            let Some(dirty) = state.dirty.clone().filter(|_| !state.unlinked) else {
-                return Ok(());
-            };
-            (dirty, state.metadata_now())
-        };
-        // A multipart upload has the metadata that it began with. If they changed since, the bytes
-        // go under the old ones and the store copies them onto themselves with the new: cheaper
-        // than sending them again.
-        if let Some(early) = dirty.early_metadata()
-            && early != metadata
-        {
-            dirty.publish(early).await?;
-            dirty.touch();
-        }
-        match dirty.publish(metadata.clone()).await.map_err(FsError::from) {
-            Ok(Some(published)) => {
-                self.published(inode, &published, metadata);
-                Ok(())
-            }
-            Ok(None) => Ok(()),
-            Err(failed) => {
-                let (parent, name, attached) = {
-                    let mut state = inode.state.lock();
-                    state.stuck = Some(failed.chain());
-                    (state.parent, state.name.clone(), state.attached)
-                };
-                if attached && matches!(failed, FsError::VersionGone(_)) {
-                    // What was believed of the name is wrong; the next look-up asks.
-                    self.known.drop_name(parent, &name);
-                }
-                Err(failed)
-            }
-        }
-    }
-
-    /// The store has the file: what is known of it is entered.
-    fn published(&self, inode: &Inode, published: &Published, metadata: Metadata) {
-        let (parent, name, attached, mtime) = {
-            let mut state = inode.state.lock();
-            if let Some(cause) = state.stuck.take() {
-                info!(
-                    key = &*state.key,
-                    cause, "published after an earlier failure"
-                );
-            }
-            state.told = None;
-            if !state.mtime_set && published.clean {
-                // No later than the store's own time of it, which is what others see.
-                state.attr.mtime = state.attr.mtime.min(published.modified);
-            }
-            state.attr.size = published.size;
-            state.version = Some(published.id.etag.clone());
-            state.kernel_pages = state.version.clone();
-            state.checked = Instant::now();
-            let kept = Arc::new(state.attr.to_kept(&metadata));
-            state.metadata = Some(kept.clone());
-            self.known.put_metadata(published.id.clone(), kept);
-            (
-                state.parent,
-                state.name.clone(),
-                state.attached,
-                published.modified,
-            )
-        };
-        if attached {
-            let what = Listed::File {
-                etag: published.id.etag.clone(),
-                size: published.size,
-                modified: mtime,
-            };
-            self.known.changed(parent, &name, Some(what));
-        }
-    }
-}
-
-/// What is written to the file goes over `base` from now on: this mount's copy of the version that it
-/// went over before. Under the inode's `publishing`. Waits for a fetch of that version under way.
-pub(in crate::fs) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
-    let (id, size) = (base.clone(), dirty.size());
-    dirty
-        .retarget(base.key.clone(), Base::Keep { id, size })
-        .await;
 }
 
 /// Bytes were written: the time of it, and no close has told of them.

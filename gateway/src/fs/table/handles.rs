@@ -10,7 +10,6 @@ use ackfs_cache::object::ObjectId;
 use ackfs_cache::read::{ReadCache, Stream};
 use parking_lot::{Mutex, RwLock};
 
-use crate::fs::names::listing::Lister;
 use crate::fs::ops::flush::LastFlush;
 use crate::fs::table::inode::Inode;
 
@@ -102,15 +101,6 @@ impl FileHandle {
         *stream = Some(fresh.clone());
         Some(Source::Clean(fresh))
     }
-}
-
-/// An open directory.
-#[derive(Debug)]
-pub struct DirHandle {
-    /// What is open.
-    pub inode: Arc<Inode>,
-    /// Its listing. Held while a READDIR is answered; a second one on the same handle waits.
-    pub lister: tokio::sync::Mutex<Lister>,
 }
 
 /// All handles of one kind by their numbers, which are never used twice.

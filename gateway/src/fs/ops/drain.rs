@@ -1,0 +1,60 @@
+//! What is not in the store yet, and bringing it there.
+
+use std::time::Duration;
+
+use crate::fs::Filesystem;
+
+/// A file whose bytes are not all in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsaved {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Why the last try failed; `None` if none has failed.
+    pub cause: Option<String>,
+}
+
+impl Filesystem {
+    /// Publishes everything that is dirty and gives when all is in the store. What fails is tried
+    /// again, ever more slowly; the caller bounds the wait.
+    pub async fn drain(&self) {
+        let mut pause = Duration::from_millis(100);
+        self.releases.close();
+        loop {
+            self.releases.wait().await;
+            let unsaved = self.inodes.unsaved();
+            let mut failed = 0;
+            for inode in unsaved {
+                let dirty = inode.state.lock().dirty.clone();
+                if dirty.is_some_and(|dirty| dirty.is_dirty())
+                    && self.publish(&inode).await.is_err()
+                {
+                    failed += 1;
+                }
+            }
+            if failed == 0 {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Files whose bytes are not all in the store now.
+    pub fn unsaved(&self) -> Vec<Unsaved> {
+        let inodes = self.inodes.unsaved();
+        inodes
+            .iter()
+            .filter_map(|inode| {
+                let state = inode.state.lock();
+                let dirty = state.dirty.as_ref().filter(|dirty| dirty.is_dirty())?;
+                (!state.unlinked).then(|| Unsaved {
+                    key: state.key.to_string(),
+                    size: dirty.size(),
+                    cause: state.stuck.clone(),
+                })
+            })
+            .collect()
+    }
+}
