@@ -19,8 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use self::attr::{Defaults, FileAttr};
 use self::error::{FsError, FsResult, look_again};
-use self::names::cache::KnownNames;
-use self::names::contended::HotNames;
+use self::names::{NameLimits, Namespace};
 pub use self::ops::drain::Unsaved;
 pub use self::ops::flush::CloseMode;
 use self::ops::readdir::DirHandle;
@@ -31,6 +30,7 @@ use crate::fuse::{Handler, Op, Request, Responder};
 
 pub mod attr;
 pub mod error;
+pub mod metadata;
 pub mod names;
 pub mod ops;
 pub mod table;
@@ -108,11 +108,10 @@ pub struct Filesystem {
     runtime: Runtime,
     kernel: OnceLock<Kernel>,
     close_mode: OnceLock<CloseMode>,
-    inodes: Table,
+    inodes: Arc<Table>,
     files: Handles<FileHandle>,
     dirs: Handles<DirHandle>,
-    known: KnownNames,
-    hot: HotNames,
+    names: Namespace,
     refuse_writers: AtomicBool,
     /// Publishes that a RELEASE has begun: a drain waits for them.
     releases: TaskTracker,
@@ -136,11 +135,16 @@ impl Filesystem {
             dir_mode: config.dir_mode & 0o7777,
         };
         let root = FileAttr::directory(&defaults, SystemTime::now());
+        let inodes = Arc::new(Table::new(&config.prefix, root, Instant::now()));
+        let limits = NameLimits {
+            positive_ttl: config.metadata_ttl,
+            negative_ttl: config.negative_ttl,
+            names_max: config.names_max,
+        };
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
-            inodes: Table::new(&config.prefix, root, Instant::now()),
-            hot: HotNames::default(),
-            known: KnownNames::new(config.metadata_ttl, config.negative_ttl, config.names_max),
+            names: Namespace::new(limits, store.clone(), inodes.clone(), runtime.clone()),
+            inodes,
             config,
             defaults,
             store,
@@ -238,7 +242,7 @@ impl Filesystem {
     /// Gives up what is known of names and too old to be believed. To be called now and then while there is
     /// work. Never waits.
     pub fn tidy(&self) {
-        self.known.tidy();
+        self.names.cache().tidy();
     }
 
     /// Notified of each operation that does not answer at once.

@@ -199,7 +199,7 @@ impl Mounted {
             kernel_minor: negotiated.minor,
             readahead_kb,
         };
-        let kernel = Kernel::new(session.notifier(), device, negotiated.passthrough);
+        let kernel = Kernel::new(session.notifier(), device, negotiated);
         Ok(Self {
             dir,
             fd,

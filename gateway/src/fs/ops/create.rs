@@ -1,6 +1,5 @@
 //! New files and directories.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -13,7 +12,7 @@ use super::special::Special;
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::{Known, Listed};
+use crate::fs::names::cache::{Fact, NameTarget, Origin, WholeListing};
 use crate::fs::names::key::{directory_prefix, file_key};
 use crate::fs::table::inode::{Inode, NewInode, State};
 use crate::fs::task::Context;
@@ -81,10 +80,10 @@ impl Filesystem {
         caller: Caller,
     ) -> FsResult<(Arc<Inode>, bool)> {
         let exclusive = flags & libc::O_EXCL as u32 != 0;
-        let known = self.known.get(dir.ino, name, Instant::now());
-        if let Some(Known {
+        let known = self.names.cache().get(dir.ino, name, Instant::now());
+        if let Some(Fact {
             what: Some(what),
-            begun,
+            since,
             ..
         }) = known
         {
@@ -92,7 +91,7 @@ impl Filesystem {
             if exclusive {
                 return Err(FsError::Exists);
             }
-            return Ok((self.reference(dir, name, &what, None, begun), false));
+            return Ok((self.reference(dir, name, &what, None, since), false));
         }
         match self.new_file(dir, name, mode, caller) {
             Ok(inode) => Ok((inode, true)),
@@ -142,8 +141,9 @@ impl Filesystem {
             checked: Instant::now(),
         };
         Self::touched(dir);
-        self.known
-            .burst(dir.ino)
+        self.names
+            .cache()
+            .creations(dir.ino)
             .lock()
             .created(name, Instant::now());
         let inode = self.enter(new, |_, _, _| false);
@@ -238,7 +238,9 @@ impl Filesystem {
                 Err(error) => return Err(error.into()),
             }
             Self::touched(&dir);
-            this.known.changed(dir.ino, &name, Some(Listed::Directory));
+            this.names
+                .cache()
+                .changed(dir.ino, &name, Some(NameTarget::Directory));
             let new = NewInode {
                 parent: dir.ino,
                 name: name.into(),
@@ -251,8 +253,12 @@ impl Filesystem {
             };
             let inode = this.enter(new, |_, _, _| false);
             // Nothing is in it yet, and this mount is the first to know.
-            this.known
-                .put_listing(inode.ino, Instant::now(), HashMap::new(), false);
+            let nothing = Fact {
+                what: WholeListing::new(),
+                since: Instant::now(),
+                origin: Origin::OwnChange,
+            };
+            this.names.cache().put_listing(inode.ino, nothing);
             Ok((attr, inode.ino, this.config.metadata_ttl))
         };
         self.spawn(context, responder, work, |responder, (attr, ino, valid)| {

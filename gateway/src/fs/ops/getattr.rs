@@ -18,7 +18,7 @@ impl Filesystem {
         let now = Instant::now();
         {
             let state = inode.state.lock();
-            let valid = self.known.remaining(true, state.checked, now);
+            let valid = self.names.cache().remaining(true, state.checked, now);
             // An open file shows the version that was opened; a directory has nothing at the store.
             // What a listing showed is without mode and owner: the kernel asks here before it refuses
             // somebody (`fuse_permission`), so they are looked for.
@@ -46,13 +46,13 @@ impl Filesystem {
             async move {
                 if inode.kind == Kind::Directory {
                     // Here the kernel is told, whatever it was told before.
-                    let shown = this.show_access(&inode).await;
+                    let shown = this.names.show_access(&inode).await;
                     shown.or_else(|error| match error {
                         FsError::LookAgain => Ok(()),
                         _ => Err(error),
                     })?;
                 } else {
-                    this.check(&inode, true).await?;
+                    this.check(&inode, Some(u64::MAX)).await?;
                 }
                 let attr = inode.attr(&inode.state.lock());
                 Ok((attr, this.config.metadata_ttl))

@@ -12,9 +12,9 @@ use ackfs_cache::store::Metadata;
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind, negative_entry};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::{Known, Listed};
+use crate::fs::names::cache::{NameFact, NameTarget};
 use crate::fs::names::key::file_key;
-use crate::fs::names::resolve::Found;
+use crate::fs::names::resolve::{Resolved, has_shown_access};
 use crate::fs::table::inode::{Inode, NewInode, ROOT};
 use crate::fs::task::Context;
 use crate::fuse::Responder;
@@ -28,11 +28,11 @@ impl Filesystem {
             Err(FsError::NotUtf8) => return FsError::NoSuchName.answer(responder),
             Err(error) => return context.fail(responder, &error),
         };
-        if !Self::has_shown_access(&dir) {
+        if !has_shown_access(&dir) {
             // The kernel has let the caller in by the mount's mode and owner.
             let this = self.this();
             let name = name.clone();
-            let work = async move { this.show_access(&dir).await };
+            let work = async move { this.names.show_access(&dir).await };
             let this = self.this();
             return self.spawn_interruptible(context, responder, work, move |responder, ()| {
                 this.lookup(parent, name.as_bytes(), responder);
@@ -43,7 +43,13 @@ impl Filesystem {
         if let Some(child) = self.inodes.child(parent, &name) {
             let mut state = child.state.lock();
             if state.is_local() && !state.unlinked {
-                if !state.kept || !self.known.remaining(true, state.checked, now).is_zero() {
+                if !state.kept
+                    || !self
+                        .names
+                        .cache()
+                        .remaining(true, state.checked, now)
+                        .is_zero()
+                {
                     state.give_out();
                     let entry = child.entry(&state, Duration::ZERO);
                     drop(state);
@@ -54,21 +60,9 @@ impl Filesystem {
                 kept = Some(child);
             }
         }
-        if self.hot.holds(parent, &name) {
-            let (this, again) = (self.this(), self.this());
-            let context = Context::below(context.op, &dir, &name);
-            let asked = name.clone();
-            let work = async move { this.look_up_hot(&dir, &asked).await };
-            return self.spawn_interruptible(context, responder, work, move |responder, entry| {
-                match entry {
-                    Some(entry) => responder.entry(&entry),
-                    None => again.lookup(parent, name.as_bytes(), responder),
-                }
-            });
-        }
-        let known = self.known.get(parent, &name, now);
+        let known = self.names.cache().get(parent, &name, now);
         let known = known.filter(|known| known.what.is_some() || kept.is_none());
-        if let Some(known) = known.filter(|known| self.is_whole(&dir, &name, known)) {
+        if let Some(known) = known.filter(|known| self.names.is_enough(&dir, &name, known, now)) {
             return self.answer_known(&dir, &name, known, now, responder);
         }
         let this = self.this();
@@ -77,7 +71,7 @@ impl Filesystem {
             context,
             responder,
             async move {
-                let found = this.ask(&dir, &name).await?;
+                let found = this.names.resolve(&dir, &name).await?;
                 Ok((this, dir, name, found))
             },
             move |responder, (this, dir, name, found)| match (found, kept) {
@@ -114,29 +108,32 @@ impl Filesystem {
         &self,
         dir: &Arc<Inode>,
         name: &str,
-        known: Known,
+        known: NameFact,
         now: Instant,
         responder: Responder,
     ) {
         match known.what {
             Some(what) => {
-                let found = Found {
+                let found = Resolved {
                     what,
                     metadata: None,
-                    begun: known.begun,
+                    since: known.since,
                 };
                 self.answer_found(dir, name, &found, responder);
             }
             None => {
-                let valid = self.known.remaining(false, known.begun, now);
+                let valid = self.names.cache().remaining(false, known.since, now);
                 responder.entry(&negative_entry(valid));
             }
         }
     }
 
-    fn answer_found(&self, dir: &Arc<Inode>, name: &str, found: &Found, responder: Responder) {
-        let inode = self.reference(dir, name, &found.what, found.metadata.clone(), found.begun);
-        let valid = self.known.remaining(true, found.begun, Instant::now());
+    fn answer_found(&self, dir: &Arc<Inode>, name: &str, found: &Resolved, responder: Responder) {
+        let inode = self.reference(dir, name, &found.what, found.metadata.clone(), found.since);
+        let valid = self
+            .names
+            .cache()
+            .remaining(true, found.since, Instant::now());
         let entry = inode.entry(&inode.state.lock(), valid);
         responder.entry(&entry);
     }
@@ -146,14 +143,14 @@ impl Filesystem {
         &self,
         dir: &Inode,
         name: &str,
-        what: &Listed,
+        what: &NameTarget,
         metadata: Option<Arc<Metadata>>,
         begun: Instant,
     ) -> Arc<Inode> {
         let prefix = dir.state.lock().key.clone();
         let is_fresh = metadata.is_some();
         let new = match what {
-            Listed::Directory => {
+            NameTarget::Directory => {
                 let mut attr = FileAttr::directory(&self.defaults, dir.state.lock().attr.mtime);
                 if let Some(metadata) = &metadata {
                     attr = attr.with_access(metadata);
@@ -169,14 +166,14 @@ impl Filesystem {
                     dirty: None,
                 }
             }
-            Listed::File {
+            NameTarget::File {
                 etag,
                 size,
                 modified,
             } => {
                 let key: Arc<str> = format!("{prefix}{name}").into();
                 let id = ObjectId::new(Key::new(key.clone()), etag.clone());
-                let metadata = metadata.or_else(|| self.known.metadata(&id));
+                let metadata = metadata.or_else(|| self.names.metadata().get(&id));
                 let mut attr = FileAttr::file(&self.defaults, *size, *modified);
                 if let Some(metadata) = &metadata {
                     attr = attr.with_metadata(metadata);

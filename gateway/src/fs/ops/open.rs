@@ -18,18 +18,22 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use ackfs_cache::dirty::Base;
-use ackfs_cache::object::Key;
+use ackfs_cache::memory::BLOCK;
+use ackfs_cache::object::{Key, ObjectId};
 
 use crate::fs::Filesystem;
 use crate::fs::attr::Kind;
 use crate::fs::error::{FsError, FsResult, look_again};
-use crate::fs::names::contended::is_asked;
 use crate::fs::table::handles::FileHandle;
 use crate::fs::table::inode::{Inode, State, Told};
 use crate::fs::task::Context;
 use crate::fuse::Responder;
-use crate::fuse::abi::{FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH, OpenOut};
+use crate::fuse::abi::{FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH, OpenOut};
 
+/// Larger files are not brought by an open, in bytes: their reads may still miss the version.
+const BRING_MAX: u64 = BLOCK;
+/// How many versions of a file are asked for whose bytes are gone before they are here.
+const TRIES_MAX: usize = 4;
 /// Smaller files are not worth the backing file's registration.
 const PASSTHROUGH_MIN: u64 = 1 << 20;
 
@@ -78,16 +82,20 @@ impl Filesystem {
             self.writable()?;
         }
         self.turn_from_lost(inode)?;
-        if !is_asked(&inode.state.lock()) {
-            let checked = access(inode);
-            self.revalidate_published(inode)
-                .await
-                .inspect_err(|error| self.note_missed(inode, error))?;
-            if access(inode) != checked {
-                // A listing shows no metadata, so the kernel has let the caller in by the mount's mode and
-                // owner. It looks the name up again and checks by the file's own.
-                return Err(look_again());
-            }
+        let checked = access(inode);
+        let newest = if changes(flags) {
+            self.revalidate_published(inode, None).await
+        } else {
+            self.show_newest(inode).await
+        };
+        if matches!(newest, Err(FsError::LookAgain)) {
+            self.note_missed(inode);
+        }
+        newest?;
+        if access(inode) != checked {
+            // A listing shows no metadata, so the kernel has let the caller in by the mount's mode and
+            // owner. It looks the name up again and checks by the file's own.
+            return Err(look_again());
         }
         tell_of_late_failure(&mut inode.state.lock())?;
         if !truncates(flags) {
@@ -110,6 +118,75 @@ impl Filesystem {
         open
     }
 
+    /// [`Filesystem::revalidate_published`] for an open that only reads. Of a small file, and of a contended
+    /// name, the inode shows the newest version if nobody has it open, though no answer to OPEN can tell the
+    /// kernel its size: the handle is read past the page cache. Without that the kernel would look up another
+    /// inode, whose version may be gone again. The bytes of a small one are brought before it is opened: what
+    /// is overwritten now is overwritten soon. See `names/contended.rs`.
+    async fn show_newest(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        let mut tries = 0;
+        loop {
+            let (shown, place) = {
+                let state = inode.state.lock();
+                (state.version.clone(), (state.parent, state.name.clone()))
+            };
+            let is_contended = self.names.contended().holds(place.0, &place.1);
+            let moves_max = self.moves_max(is_contended);
+            self.revalidate_published(inode, moves_max).await?;
+            let (object, size) = match inode.state.lock() {
+                state if state.is_local() => return Ok(()),
+                state => (state.object(), state.attr.size),
+            };
+            let Some(object) = object else {
+                return Ok(());
+            };
+            let is_other = shown.is_none_or(|shown| shown != object.etag);
+            if is_other {
+                self.counters.changed_opens.fetch_add(1, Ordering::Relaxed);
+                self.names.contended().missed(place.0, &place.1);
+                if let Some(kernel) = self.kernel.get() {
+                    kernel.expire_attributes(inode.ino);
+                }
+            }
+            tries += 1;
+            let is_brought = size <= BRING_MAX && (is_other || is_contended);
+            if !is_brought || tries == TRIES_MAX || self.bring_small(object, size).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Up to which size an open that only reads shows a version that the kernel was not told of.
+    fn moves_max(&self, is_contended: bool) -> Option<u64> {
+        let kernel = self.kernel.get()?;
+        if is_contended {
+            return Some(u64::MAX);
+        }
+        // Past the page cache there is no readahead, and before Linux 6.6 no shared mapping.
+        kernel.maps_direct_io().then_some(BRING_MAX)
+    }
+
+    /// Brings the bytes of a small file here. False if the version is gone.
+    async fn bring_small(&self, id: ObjectId, size: u64) -> bool {
+        let mut bytes = vec![0; size as usize];
+        let stream = Arc::new(self.reader.stream(id, size));
+        if stream.read_now(0, &mut bytes).is_some() {
+            return true;
+        }
+        let read = stream.read(0, &mut bytes).await.map_err(FsError::from);
+        // Any other failure its reader will meet, or not.
+        !matches!(read, Err(FsError::VersionGone(_)))
+    }
+
+    /// Another version was there than the kernel was told of.
+    pub(in crate::fs) fn note_missed(&self, inode: &Inode) {
+        let state = inode.state.lock();
+        if !state.unlinked {
+            let contended = self.names.contended();
+            contended.missed(state.parent, &state.name);
+        }
+    }
+
     /// Opens the inode as it is now.
     async fn open_version(&self, inode: &Arc<Inode>, flags: u32) -> FsResult<OpenOut> {
         let clean = match inode.state.lock() {
@@ -125,11 +202,14 @@ impl Filesystem {
             return Err(self.look_again(inode));
         }
         let mut state = inode.state.lock();
-        // A hot name may lead to a newer version by now; the kernel looked this one up for this open.
-        let is_here = state.attached || (!changes(flags) && is_asked(&state));
-        if state.leaving || state.unlinked || !is_here {
+        if state.leaving || state.unlinked || !state.attached {
             drop(state);
             return Err(self.look_again(inode));
+        }
+        // Who appends does so where the kernel believes the end to be.
+        let is_told = state.is_local() || inode.is_size_told();
+        if !is_told && changes(flags) {
+            return Err(look_again());
         }
         let mut out = OpenOut::default();
         if !self.pass_through(inode, &mut state, flags, &mut out) {
@@ -138,14 +218,16 @@ impl Filesystem {
             return Err(look_again());
         }
         let passthrough = out.open_flags & FOPEN_PASSTHROUGH != 0;
-        if !passthrough && state.kernel_pages == state.version && state.version.is_some() {
+        if !is_told && !passthrough {
+            out.open_flags |= FOPEN_DIRECT_IO;
+        } else if !passthrough && state.kernel_pages == state.version && state.version.is_some() {
             out.open_flags |= FOPEN_KEEP_CACHE;
         }
         if state.is_local() && state.handles > 0 {
             // What others wrote here went through the kernel's pages: they are right.
             out.open_flags |= FOPEN_KEEP_CACHE;
         }
-        state.kernel_pages = state.version.clone();
+        state.kernel_pages = state.version.clone().filter(|_| is_told);
         out.open_flags |= self.close_mode().open_flags(changes(flags));
         let (writable, publishes) = (writes(flags), changes(flags));
         out.fh = self.take_handle(inode, &mut state, writable, publishes, passthrough);
@@ -179,7 +261,7 @@ impl Filesystem {
             (state.parent, state.name.clone(), state.unlinked)
         };
         if !gone {
-            self.known.drop_name(parent, &name);
+            self.names.cache().drop_name(parent, &name);
         }
         look_again()
     }

@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::Listed;
+use crate::fs::names::cache::NameTarget;
 use crate::fs::table::inode::Inode;
 
 impl Filesystem {
@@ -51,7 +51,7 @@ impl Filesystem {
                 };
                 if attached && matches!(failed, FsError::VersionGone(_)) {
                     // What was believed of the name is wrong; the next look-up asks.
-                    self.known.drop_name(parent, &name);
+                    self.names.cache().drop_name(parent, &name);
                 }
                 Err(failed)
             }
@@ -79,7 +79,7 @@ impl Filesystem {
             state.checked = Instant::now();
             let kept = Arc::new(state.attr.to_kept(&metadata));
             state.metadata = Some(kept.clone());
-            self.known.put_metadata(published.id.clone(), kept);
+            self.names.metadata().made(published.id.clone(), kept);
             (
                 state.parent,
                 state.name.clone(),
@@ -88,12 +88,12 @@ impl Filesystem {
             )
         };
         if attached {
-            let what = Listed::File {
+            let what = NameTarget::File {
                 etag: published.id.etag.clone(),
                 size: published.size,
                 modified: mtime,
             };
-            self.known.changed(parent, &name, Some(what));
+            self.names.cache().published(parent, &name, what);
         }
     }
 

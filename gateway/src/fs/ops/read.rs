@@ -72,7 +72,7 @@ impl Filesystem {
             match handle.source(&self.reader) {
                 Some(now) if !now.is(&source) || now.object() != object => source = now,
                 _ => {
-                    self.note_missed(&handle.inode, &gone);
+                    self.note_missed(&handle.inode);
                     return Err(gone);
                 }
             }

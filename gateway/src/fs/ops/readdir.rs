@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use crate::fs::Filesystem;
 use crate::fs::attr::{Kind, negative_entry};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::Listed;
-use crate::fs::names::listing::{Item, Lister};
+use crate::fs::names::cache::{NameTarget, Origin};
+use crate::fs::names::listing::{ListedName, Lister};
+use crate::fs::names::resolve::has_shown_access;
 use crate::fs::table::inode::Inode;
 use crate::fs::task::Context;
 use crate::fuse::Responder;
@@ -41,7 +42,7 @@ impl Filesystem {
         if inode.kind != Kind::Directory {
             return FsError::NotDirectory.answer(responder);
         }
-        let lister = self.lister(&inode);
+        let lister = self.names.lister(&inode);
         let opened = |this: &Self, inode, lister| {
             let lister = tokio::sync::Mutex::new(lister);
             let fh = this.dirs.insert(DirHandle { inode, lister });
@@ -50,24 +51,18 @@ impl Filesystem {
                 ..OpenOut::default()
             }
         };
-        if Self::has_shown_access(&inode) {
+        if has_shown_access(&inode) {
             return responder.open(&opened(self, inode, lister));
         }
         let this = self.this();
         let context = Context::of("opendir", &inode);
         let work = async move {
-            this.show_access(&inode).await?;
+            this.names.show_access(&inode).await?;
             Ok(opened(&this, inode, lister))
         };
         self.spawn_interruptible(context, responder, work, |responder, open| {
             responder.open(&open);
         });
-    }
-
-    pub(in crate::fs) fn lister(&self, dir: &Inode) -> Lister {
-        let prefix = dir.state.lock().key.to_string();
-        let local = self.inodes.local_names(dir.ino);
-        Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
     }
 
     pub(in crate::fs) fn readdir(
@@ -112,7 +107,7 @@ impl Filesystem {
         let mut lister = handle.lister.lock().await;
         // rewinddir(3) wants the directory as it is now.
         if offset == 0 && lister.was_read() {
-            *lister = self.lister(dir);
+            *lister = self.names.lister(dir);
         }
         let mut out = DirentWriter::new(room);
         let mut at = offset;
@@ -172,9 +167,9 @@ impl Filesystem {
             );
         }
         if let Some(whole) = lister.take_whole()
-            && self.is_believable(dir, &whole)
+            && self.names.is_believable(dir, &whole.what)
         {
-            self.known.put_listing(dir.ino, lister.begun(), whole, true);
+            self.names.cache().put_listing(dir.ino, whole);
         }
         Ok(out.used())
     }
@@ -183,7 +178,7 @@ impl Filesystem {
     fn put_item(
         &self,
         handle: &DirHandle,
-        item: &Item,
+        item: &ListedName,
         next: u64,
         plus: bool,
         out: &mut DirentWriter<'_>,
@@ -193,24 +188,27 @@ impl Filesystem {
         let child = self.inodes.child(dir.ino, &item.name);
         let now = Instant::now();
         let mut local = child.as_ref().filter(|child| child.state.lock().is_local());
-        let (mut what, mut begun) = (item.what.clone(), item.begun);
+        let (mut what, mut begun) = (item.what.clone(), item.since);
         if what.is_none() && local.is_none() {
             // It was local when the listing began. Since then it was published, which the listing need
             // not have seen, or removed.
-            match self.known.get(dir.ino, &item.name, now) {
+            match self.names.cache().get(dir.ino, &item.name, now) {
                 Some(known) if known.what.is_none() => return true,
-                Some(known) => (what, begun) = (known.what, known.begun),
+                Some(known) => (what, begun) = (known.what, known.since),
                 None => local = child.as_ref(),
             }
         }
         // The store and this mount are at odds on what the name is: a look-up asks.
         let is_directory = child.as_ref().map(|child| child.kind == Kind::Directory);
         let kind = match (&what, local) {
-            (Some(Listed::Directory), _) if is_directory == Some(false) => None,
-            (Some(Listed::File { .. }), Some(_)) if is_directory == Some(true) => None,
-            (Some(Listed::Directory), _) => Some(Kind::Directory),
-            (Some(Listed::File { .. }) | None, Some(local)) => Some(local.kind),
-            (Some(what), None) => self.kind_listed(dir, &item.name, what, true),
+            (Some(NameTarget::Directory), _) if is_directory == Some(false) => None,
+            (Some(NameTarget::File { .. }), Some(_)) if is_directory == Some(true) => None,
+            (Some(NameTarget::Directory), _) => Some(Kind::Directory),
+            (Some(NameTarget::File { .. }) | None, Some(local)) => Some(local.kind),
+            (Some(what), None) => {
+                let origin = Origin::ReaderListing;
+                self.names.kind_of(dir, &item.name, what, origin)
+            }
             (None, None) => None,
         };
         let dirent = kind.map_or(u32::from(libc::DT_UNKNOWN), Kind::dirent);
@@ -231,7 +229,7 @@ impl Filesystem {
                 return out.direntplus(&entry, next, dirent, name);
             }
         };
-        let valid = self.known.remaining(true, begun, now);
+        let valid = self.names.cache().remaining(true, begun, now);
         let entry = inode.entry(&inode.state.lock(), valid);
         let fits = out.direntplus(&entry, next, inode.kind.dirent(), name);
         if !fits {

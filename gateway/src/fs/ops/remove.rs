@@ -7,7 +7,7 @@ use crate::fs::Filesystem;
 use crate::fs::attr::Kind;
 use crate::fs::error::FsError;
 use crate::fs::names::key::{directory_prefix, file_key};
-use crate::fs::names::resolve::page_of;
+use crate::fs::names::listing::page_of;
 use crate::fs::task::Context;
 use crate::fuse::Responder;
 
@@ -24,7 +24,7 @@ impl Filesystem {
             let key = Key::new(file_key(&dir.state.lock().key, name.as_bytes())?);
             let Some(inode) = this.inodes.child(dir.ino, &name) else {
                 this.store.delete(&key, None).await?;
-                this.known.changed(dir.ino, &name, None);
+                this.names.cache().changed(dir.ino, &name, None);
                 this.keep(&dir);
                 return Ok(());
             };
@@ -40,7 +40,7 @@ impl Filesystem {
                 return Err(error.into());
             }
             this.gone(&inode, brought).await;
-            this.known.changed(dir.ino, &name, None);
+            this.names.cache().changed(dir.ino, &name, None);
             this.keep(&dir);
             Ok(())
         };
@@ -69,7 +69,7 @@ impl Filesystem {
             let page = this.store.list(page_of(&prefix, false, 2)).await?;
             if page.entries.iter().any(|entry| entry.key != prefix) || page.next.is_some() {
                 if let Some(child) = &child {
-                    this.known.drop_directory(child.ino);
+                    this.names.cache().drop_directory(child.ino);
                 }
                 return Err(FsError::NotEmpty);
             }
@@ -78,10 +78,10 @@ impl Filesystem {
             }
             if let Some(child) = child {
                 child.state.lock().unlinked = true;
-                this.known.drop_directory(child.ino);
+                this.names.cache().drop_directory(child.ino);
                 this.inodes.detach(&child);
             }
-            this.known.changed(dir.ino, &name, None);
+            this.names.cache().changed(dir.ino, &name, None);
             this.keep(&dir);
             Ok(())
         };

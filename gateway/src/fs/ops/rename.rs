@@ -15,7 +15,7 @@ use super::publish::rebase;
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::Listed;
+use crate::fs::names::cache::NameTarget;
 use crate::fs::names::key::file_key;
 use crate::fs::table::inode::Inode;
 use crate::fs::task::Context;
@@ -138,7 +138,7 @@ impl Filesystem {
             && error.kind != StoreErrorKind::NotFound
         {
             // Both names are there now, and the caller learns that the rename did not end.
-            self.known.drop_name(new_dir.ino, new_name);
+            self.names.cache().drop_name(new_dir.ino, new_name);
             if let Some(begun) = &begun {
                 rebase(begun, &source).await;
             }
@@ -149,8 +149,8 @@ impl Filesystem {
         if is_other {
             // The kernel's pages, size and type are those of the version that was opened here.
             self.inodes.detach(&inode);
-            self.known.changed(dir.ino, name, None);
-            self.known.drop_name(new_dir.ino, new_name);
+            self.names.cache().changed(dir.ino, name, None);
+            self.names.cache().drop_name(new_dir.ino, new_name);
             return Ok(());
         }
         // Whoever looked the new name up since the copy was made has an inode of the same object.
@@ -170,8 +170,8 @@ impl Filesystem {
             state.attr.change(now);
             let kept = Arc::new(state.attr.to_kept(&metadata));
             state.metadata = Some(kept.clone());
-            self.known.put_metadata(copy.clone(), kept);
-            let what = Listed::File {
+            self.names.metadata().made(copy.clone(), kept);
+            let what = NameTarget::File {
                 etag,
                 size: state.attr.size,
                 modified: now,
@@ -184,10 +184,12 @@ impl Filesystem {
             rebase(&dirty, &copy).await;
         }
         if inode.kind != Kind::File {
-            self.known.put_special(new_dir.ino);
+            self.names.cache().put_special(new_dir.ino);
         }
-        self.known.changed(dir.ino, name, None);
-        self.known.changed(new_dir.ino, new_name, Some(what));
+        self.names.cache().changed(dir.ino, name, None);
+        self.names
+            .cache()
+            .changed(new_dir.ino, new_name, Some(what));
         Ok(())
     }
 
@@ -265,7 +267,7 @@ impl Filesystem {
                 _ => return Err(error.into()),
             }
         }
-        let newest = self.head(&source.key).await?;
+        let newest = self.names.head(&source.key).await?;
         let newest = newest.ok_or(FsError::NoSuchName)?;
         if known.as_ref() == Some(&newest.etag) && flags & NOREPLACE != 0 {
             return Err(FsError::Exists);

@@ -8,21 +8,25 @@ use ackfs_cache::object::Key;
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsResult, look_again};
-use crate::fs::names::cache::Listed;
+use crate::fs::names::cache::NameTarget;
 use crate::fs::table::inode::Inode;
 
 impl Filesystem {
-    /// [`Filesystem::revalidate`], where the store has all that is known here. Waits for a publish under
-    /// way: what it makes is no news.
+    /// [`Filesystem::revalidate`], or with `moves_max` [`Filesystem::check`], where the store has all that is
+    /// known here. Waits for a publish under way: what it makes is no news.
     ///
     /// # Errors
     /// As [`Filesystem::revalidate`].
-    pub(in crate::fs) async fn revalidate_published(&self, inode: &Arc<Inode>) -> FsResult<()> {
+    pub(in crate::fs) async fn revalidate_published(
+        &self,
+        inode: &Arc<Inode>,
+        moves_max: Option<u64>,
+    ) -> FsResult<()> {
         if !inode.state.lock().is_the_stores() {
             return Ok(());
         }
         let _guard = inode.publishing.lock().await;
-        self.revalidate(inode).await
+        self.check(inode, moves_max).await
     }
 
     /// Asks the store which version there is now, unless more is known here. If it is another one, or if
@@ -33,12 +37,17 @@ impl Filesystem {
     /// # Errors
     /// [`look_again`] as said, also when the object is gone; others as the store's.
     pub(in crate::fs) async fn revalidate(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        self.check(inode, false).await
+        self.check(inode, None).await
     }
 
-    /// [`Filesystem::revalidate`], but where `tells_attr` of an inode that nobody has open: it moves to the
-    /// newest version, since an answer to GETATTR brings the kernel the new size.
-    pub(in crate::fs) async fn check(&self, inode: &Arc<Inode>, tells_attr: bool) -> FsResult<()> {
+    /// [`Filesystem::revalidate`], but an inode that nobody has open shows the newest version if that has no
+    /// more than `moves_max` bytes: an answer to GETATTR brings the kernel the new size, and an open may do
+    /// without ([`Filesystem::show_newest`]).
+    pub(in crate::fs) async fn check(
+        &self,
+        inode: &Arc<Inode>,
+        moves_max: Option<u64>,
+    ) -> FsResult<()> {
         let (key, place) = {
             let state = inode.state.lock();
             if !state.is_the_stores() {
@@ -50,28 +59,29 @@ impl Filesystem {
             )
         };
         let begun = Instant::now();
-        let info = self.head(&key).await?;
+        let info = self.names.head(&key).await?;
         let mut state = inode.state.lock();
         if !state.is_the_stores() || *state.key != *key.as_str() {
             return Ok(());
         }
         let Some(info) = info else {
             drop(state);
-            self.known.put(place.0, &place.1, None, begun);
+            self.names.cache().put(place.0, &place.1, None, begun);
             self.inodes.detach(inode);
             return Err(look_again());
         };
         let (etag, size, modified) = (info.etag.clone(), info.size, info.modified);
-        let what = Listed::File {
+        let what = NameTarget::File {
             etag: etag.clone(),
             size,
             modified,
         };
-        self.known.put(place.0, &place.1, Some(what), begun);
-        let metadata = self.saw(place.0, key, info, begun);
+        self.names.cache().put(place.0, &place.1, Some(what), begun);
+        let metadata = self.names.saw(place.0, key, info, begun);
         let is_alike = Kind::of_object(&metadata, size) == inode.kind;
         let is_same = state.version.as_ref() == Some(&etag);
-        let moves = tells_attr && state.handles == 0 && state.dirty.is_none();
+        let moves =
+            moves_max.is_some_and(|max| size <= max) && state.handles == 0 && state.dirty.is_none();
         if !is_alike || !(is_same || moves) {
             // The kernel holds this inode's old size, and an answer to OPEN cannot change that.
             drop(state);
@@ -80,6 +90,9 @@ impl Filesystem {
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.inodes.detach(inode);
             return Err(look_again());
+        }
+        if !is_same {
+            inode.size_is_untold(&mut state);
         }
         if !is_same || state.metadata.is_none() || state.checked <= begun {
             let attr = FileAttr::file(&self.defaults, size, modified);

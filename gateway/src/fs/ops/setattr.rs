@@ -14,7 +14,7 @@ use super::publish::rebase;
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind, resolve};
 use crate::fs::error::{FsError, FsResult, look_again};
-use crate::fs::names::cache::Listed;
+use crate::fs::names::cache::NameTarget;
 use crate::fs::table::inode::{Inode, State};
 use crate::fs::task::Context;
 use crate::fuse::Responder;
@@ -61,7 +61,7 @@ impl Filesystem {
             return Err(look_again());
         }
         if !by_handle {
-            self.revalidate_published(inode).await?;
+            self.revalidate_published(inode, None).await?;
         }
         // A writer for as long as this lasts: the release of another must not settle the file
         // while its base is on its way, or what is cut here would be cut from nothing.
@@ -169,7 +169,7 @@ impl Filesystem {
         let (parent, name, size, dirty) = {
             let mut state = inode.state.lock();
             let metadata = Arc::new(state.attr.to_kept(&metadata));
-            self.known.put_metadata(id.clone(), metadata.clone());
+            self.names.metadata().made(id.clone(), metadata.clone());
             if state.kernel_pages == state.version {
                 state.kernel_pages = Some(etag.clone());
             }
@@ -186,12 +186,12 @@ impl Filesystem {
                 state.dirty.clone(),
             )
         };
-        let what = Listed::File {
+        let what = NameTarget::File {
             etag,
             size,
             modified: now,
         };
-        self.known.changed(parent, &name, Some(what));
+        self.names.cache().changed(parent, &name, Some(what));
         if let Some(dirty) = dirty {
             rebase(&dirty, &id).await;
         }
@@ -204,7 +204,7 @@ impl Filesystem {
     /// # Errors
     /// The store's; `Contended` if somebody else changes the marker at the same time. Waits for the store.
     async fn put_marker(&self, key: Key, attr: FileAttr) -> FsResult<Metadata> {
-        let marker = self.head(&key).await?;
+        let marker = self.names.head(&key).await?;
         let foreign = marker.as_ref().map(|marker| marker.metadata.clone());
         let foreign = foreign.unwrap_or_else(|| Metadata {
             content_type: Some(DIRECTORY_TYPE.to_owned()),

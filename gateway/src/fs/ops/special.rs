@@ -17,9 +17,10 @@ use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 use bytes::Bytes;
 
 use crate::fs::Filesystem;
-use crate::fs::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
+use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::Listed;
+use crate::fs::metadata::{TARGET_LEN_MAX, target_of};
+use crate::fs::names::cache::NameTarget;
 use crate::fs::names::key::file_key;
 use crate::fs::table::inode::{Inode, NewInode};
 use crate::fs::task::Context;
@@ -131,7 +132,7 @@ impl Filesystem {
             Ok(etag) => etag,
             Err(error) => {
                 // Somebody else's name, or ours if only the answer was lost: the next look-up asks.
-                self.known.drop_name(dir.ino, name);
+                self.names.cache().drop_name(dir.ino, name);
                 return Err(match error.kind {
                     StoreErrorKind::Changed => FsError::Exists,
                     _ => error.into(),
@@ -141,16 +142,16 @@ impl Filesystem {
         Self::touched(dir);
         let kept = Arc::new(attr.to_kept(&metadata));
         let id = ObjectId::new(id_key, etag.clone());
-        self.known.put_metadata(id, kept.clone());
-        self.known.put_special(dir.ino);
-        let what = Listed::File {
+        self.names.metadata().made(id, kept.clone());
+        self.names.cache().put_special(dir.ino);
+        let what = NameTarget::File {
             etag: etag.clone(),
             size: attr.size,
             modified: now,
         };
-        self.known.changed(dir.ino, name, Some(what));
-        let burst = self.known.burst(dir.ino);
-        burst.lock().created(name, Instant::now());
+        self.names.cache().changed(dir.ino, name, Some(what));
+        let creations = self.names.cache().creations(dir.ino);
+        creations.lock().created(name, Instant::now());
         let new = NewInode {
             parent: dir.ino,
             name: name.into(),

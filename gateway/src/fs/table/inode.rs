@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ackfs_cache::dirty::DirtyFile;
@@ -24,7 +25,6 @@ use ackfs_cache::store::Metadata;
 use parking_lot::Mutex;
 
 use crate::fs::attr::{FileAttr, Kind};
-use crate::fs::names::contended::Asked;
 use crate::fs::table::forgetting::Ages;
 use crate::fuse::abi::{Attr, EntryOut};
 
@@ -45,14 +45,18 @@ pub struct Inode {
     pub kind: Kind,
     /// The rest.
     pub state: Mutex<State>,
+    /// Whether the last size that the kernel was told is that of the version shown. An answer to OPEN tells
+    /// none: see `ops/open.rs`.
+    size_told: AtomicBool,
     /// Held while its version at the store is being changed or asked for by an open, so that two
     /// opens or an open and a publish do not cross. Taken before any lock of the table.
     pub publishing: tokio::sync::Mutex<()>,
 }
 
 impl Inode {
-    /// What stat(2) shows.
+    /// What stat(2) shows, to be told to the kernel.
     pub fn attr(&self, state: &State) -> Attr {
+        self.size_told.store(true, Ordering::Relaxed);
         let mut attr = state.attr_now().to_wire(self.shown_ino);
         if state.unlinked {
             attr.nlink = 0;
@@ -65,6 +69,16 @@ impl Inode {
         let mut entry = state.attr_now().to_entry(self.ino, valid);
         entry.attr = self.attr(state);
         entry
+    }
+
+    /// The version shown is another than the kernel was told of, until [`Inode::attr`] tells it.
+    pub fn size_is_untold(&self, _: &mut State) {
+        self.size_told.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel was told the size of the version shown.
+    pub fn is_size_told(&self) -> bool {
+        self.size_told.load(Ordering::Relaxed)
     }
 }
 
@@ -96,11 +110,6 @@ pub struct State {
     pub lookups: u64,
     /// Somebody wanted it again since the kernel was last to forget some: see `forgetting.rs`.
     pub used: bool,
-    /// How many were ever given without asking the store for the name, or to be believed for longer than
-    /// by who asked: see `names::contended`.
-    pub unasked: u64,
-    /// What the others were given.
-    pub asked: Option<Asked>,
     /// Who has the name now, see [`Table::succeed`].
     pub successor: Option<Arc<Inode>>,
     /// Open handles.
@@ -184,7 +193,6 @@ impl State {
     pub fn give_out(&mut self) {
         self.used = self.lookups > 0;
         self.lookups += 1;
-        self.unasked += 1;
     }
 
     /// Whether neither a name nor a handle leads to it any more.
@@ -243,6 +251,7 @@ impl NewInode {
             is_successor: false,
             kind: self.attr.kind,
             publishing: tokio::sync::Mutex::new(()),
+            size_told: AtomicBool::new(true),
             state: Mutex::new(State {
                 key: self.key,
                 parent: self.parent,
@@ -252,8 +261,6 @@ impl NewInode {
                 unlinked: false,
                 lookups: 0,
                 used: false,
-                unasked: 0,
-                asked: None,
                 successor: None,
                 handles: 0,
                 writers: 0,
