@@ -8,7 +8,7 @@
 //!
 //! That holds because every OPEN of such an inode is preceded by a look-up of its own, which asked after
 //! it had come in: the kernel is told to believe the name for no time, and an inode whose name was ever
-//! given out otherwise is not trusted ([`State::unasked`]). Only who opens what it holds already looks
+//! given out otherwise is not trusted (`Told::unasked`). Only who opens what it holds already looks
 //! nothing up: a descriptor of O_PATH by /proc/self/fd, a file that is bind-mounted. So the OPEN has to
 //! come at once ([`TRUST`]), and what such a one sees may be older by as much.
 
@@ -23,7 +23,8 @@ use moka::sync::Cache;
 use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::Listed;
-use crate::fs::table::inode::{Inode, State};
+use crate::fs::table::inode::Inode;
+use crate::fs::table::state::InodeState;
 use crate::fuse::abi::EntryOut;
 
 /// For how long a name is hot after the last time that one of its versions was missed.
@@ -39,13 +40,6 @@ const ATTR_VALID: Duration = Duration::from_secs(1);
 const BRING_MAX: u64 = BLOCK;
 /// How many versions of a file are asked for whose bytes are gone before they are here.
 const TRIES_MAX: usize = 4;
-
-/// A version that look-ups have asked for, each within the open(2) or stat(2) that got it.
-#[derive(Debug)]
-pub struct Asked {
-    etag: ETag,
-    answered: Instant,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -68,23 +62,17 @@ impl HotNames {
 }
 
 /// Whether an OPEN that comes now may take the version shown for what the store has.
-pub(in crate::fs) fn is_asked(state: &State) -> bool {
-    let Some(asked) = &state.asked else {
-        return false;
-    };
-    state.unasked == 0
-        && !state.is_local()
-        && state.version.as_ref() == Some(&asked.etag)
-        && asked.answered.elapsed() < TRUST
+pub(in crate::fs) fn is_asked(state: &InodeState, now: Instant) -> bool {
+    state.is_asked(TRUST, now)
 }
 
 impl Filesystem {
     /// An open or a read failed: its name is hot if that is because the version was gone.
     pub(in crate::fs) fn note_missed(&self, inode: &Inode, error: &FsError) {
-        let state = inode.state.lock();
+        let state = inode.state();
         let is_missed = matches!(error, FsError::LookAgain | FsError::VersionGone(_));
-        if is_missed && !state.unlinked {
-            let place = (state.parent, state.name.clone());
+        if is_missed && !state.life().is_gone() {
+            let place = (state.parent(), state.name().clone());
             self.hot.0.insert(place, ());
         }
     }
@@ -96,7 +84,7 @@ impl Filesystem {
         dir: &Arc<Inode>,
         name: &str,
     ) -> FsResult<Option<EntryOut>> {
-        let key = Key::new(format!("{}{name}", dir.state.lock().key));
+        let key = Key::new(format!("{}{name}", dir.key()));
         for tries in 1.. {
             let Some(found) = self.ask_type(dir, name, &key).await? else {
                 break;
@@ -110,20 +98,11 @@ impl Filesystem {
             }
             self.part_with_other(dir, name, etag, found.begun);
             let (what, metadata) = (&found.what, found.metadata.clone());
-            let inode = self.reference(dir, name, what, metadata, found.begun);
-            let mut state = inode.state.lock();
-            state.unasked -= 1;
-            if state.version.as_ref() == Some(etag) {
-                state.asked = Some(Asked {
-                    etag: etag.clone(),
-                    answered: Instant::now(),
-                });
-            }
-            let mut entry = inode.entry(&state, ATTR_VALID);
-            (entry.entry_valid, entry.entry_valid_nsec) = (0, 0);
+            let reference = self.reference(dir, name, what, metadata, found.begun);
+            let entry = reference.entry_asked(etag, ATTR_VALID, Instant::now());
             return Ok(Some(entry));
         }
-        self.hot.0.invalidate(&(dir.ino, name.into()));
+        self.hot.0.invalidate(&(dir.ino(), name.into()));
         Ok(None)
     }
 
@@ -149,12 +128,13 @@ impl Filesystem {
     /// An inode that shows another version keeps it, also for those who looked it up and have not opened
     /// it yet: the kernel may have told them its size.
     fn part_with_other(&self, dir: &Inode, name: &str, etag: &ETag, begun: Instant) {
-        let Some(child) = self.inodes.child(dir.ino, name) else {
+        let Some(child) = self.inodes.child(dir.ino(), name) else {
             return;
         };
         let is_older = {
-            let state = child.state.lock();
-            !state.is_local() && state.version.as_ref() != Some(etag) && state.checked < begun
+            let state = child.state();
+            let shown = state.shown();
+            !state.is_local() && shown.version() != Some(etag) && shown.checked() < begun
         };
         if is_older {
             self.inodes.detach(&child);

@@ -27,7 +27,7 @@ pub(in crate::fs) struct Found {
 impl Filesystem {
     /// Asks the store for a name. `None` if there is none.
     pub(in crate::fs) async fn ask(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Found>> {
-        let marker = Key::new(format!("{}{name}/", dir.state.lock().key));
+        let marker = Key::new(format!("{}{name}/", dir.key()));
         // Of what is known as a directory the marker is asked for at the same time.
         let (found, access) = if self.is_a_directory_here(dir, name) {
             let (found, access) = tokio::join!(self.ask_name(dir, name), self.marker(&marker));
@@ -54,12 +54,6 @@ impl Filesystem {
         Ok(Arc::new(info.map(|info| info.metadata).unwrap_or_default()))
     }
 
-    /// Whether the kernel was told a directory's own mode and owner, or may have been. Listings do not
-    /// show them.
-    pub(in crate::fs) fn has_shown_access(dir: &Inode) -> bool {
-        Self::is_root(dir.ino) || dir.state.lock().metadata.is_some()
-    }
-
     /// Asks for a directory's own mode and owner before somebody is let in by the mount's.
     ///
     /// # Errors
@@ -67,17 +61,9 @@ impl Filesystem {
     /// the store.
     pub(in crate::fs) async fn show_access(&self, dir: &Inode) -> FsResult<()> {
         let begun = Instant::now();
-        let key = Key::new(dir.state.lock().key.clone());
+        let key = Key::new(dir.key());
         let metadata = self.marker(&key).await?;
-        let mut state = dir.state.lock();
-        if state.metadata.is_some() {
-            return Ok(());
-        }
-        let told = state.attr.access();
-        state.attr = state.attr.with_access(&metadata);
-        state.metadata = Some(metadata);
-        state.checked = state.checked.max(begun);
-        if state.attr.access() == told {
+        if dir.state().show_access(metadata, begun) {
             Ok(())
         } else {
             Err(look_again())
@@ -89,15 +75,15 @@ impl Filesystem {
         dir: &Arc<Inode>,
         name: &str,
     ) -> FsResult<Option<Found>> {
-        let prefix = dir.state.lock().key.clone();
+        let prefix = dir.key();
         let key = Key::new(format!("{prefix}{name}"));
-        if self.known.is_large(dir.ino) {
+        if self.known.is_large(dir.ino()) {
             return self.ask_one(dir, name, &key).await;
         }
         // One listing serves all who look for names in this directory at once.
-        let guard = dir.publishing.lock().await;
-        let lacked = self.known.lacks(dir.ino, name);
-        if let Some(known) = self.known.get(dir.ino, name, Instant::now()) {
+        let guard = dir.publishing().lock().await;
+        let lacked = self.known.lacks(dir.ino(), name);
+        if let Some(known) = self.known.get(dir.ino(), name, Instant::now()) {
             let is_directory = known.what == Some(Listed::Directory);
             if !is_directory && !self.is_whole(dir, name, &known) {
                 drop(guard);
@@ -116,7 +102,7 @@ impl Filesystem {
         );
         let page = page?;
         if page.next.is_some() {
-            self.known.put_large(dir.ino);
+            self.known.put_large(dir.ino());
             drop(guard);
             return self.ask_one(dir, name, &key).await;
         }
@@ -140,7 +126,7 @@ impl Filesystem {
         let mut is_directory = listed == Some(Listed::Directory);
         let head = head?;
         if self.is_believable(dir, &names) {
-            self.known.put_listing(dir.ino, begun, names, false);
+            self.known.put_listing(dir.ino(), begun, names, false);
         }
         if is_directory && (head.is_some() || self.is_a_file_here(dir, name)) {
             let below = page_of(&format!("{key}/"), false, 1);
@@ -149,10 +135,10 @@ impl Filesystem {
         let found = self.choose(dir, &key, is_directory, head, begun);
         let what = found.as_ref().map(|found| found.what.clone());
         if lacked && what.is_some() {
-            self.known.burst(dir.ino).lock().foreign(begun);
+            self.known.burst(dir.ino()).lock().foreign(begun);
         }
         if what != listed {
-            self.known.put(dir.ino, name, what, begun);
+            self.known.put(dir.ino(), name, what, begun);
         }
         Ok(found)
     }
@@ -171,13 +157,13 @@ impl Filesystem {
     }
 
     pub(in crate::fs) fn is_a_directory_here(&self, dir: &Inode, name: &str) -> bool {
-        let child = self.inodes.child(dir.ino, name);
-        child.is_some_and(|child| child.kind == Kind::Directory)
+        let child = self.inodes.child(dir.ino(), name);
+        child.is_some_and(|child| child.is_directory())
     }
 
     pub(in crate::fs) fn is_a_file_here(&self, dir: &Inode, name: &str) -> bool {
-        let child = self.inodes.child(dir.ino, name);
-        child.is_some_and(|child| child.kind != Kind::Directory)
+        let child = self.inodes.child(dir.ino(), name);
+        child.is_some_and(|child| !child.is_directory())
     }
 
     /// Asks for one name in a directory that is too large to list for it.
@@ -193,7 +179,7 @@ impl Filesystem {
         let directory = !page?.entries.is_empty();
         let found = self.choose(dir, key, directory, head?, begun);
         self.known.put(
-            dir.ino,
+            dir.ino(),
             name,
             found.as_ref().map(|found| found.what.clone()),
             begun,
@@ -212,18 +198,19 @@ impl Filesystem {
         let head = self.head(key).await?;
         let found = self.choose(dir, key, false, head, begun);
         let what = found.as_ref().map(|found| found.what.clone());
-        self.known.put(dir.ino, name, what, begun);
+        self.known.put(dir.ino(), name, what, begun);
         Ok(found)
     }
 
     /// Whether what is known of a name is enough to show it.
     pub(in crate::fs) fn is_whole(&self, dir: &Inode, name: &str, known: &Known) -> bool {
         if known.what == Some(Listed::Directory) {
-            let child = self.inodes.child(dir.ino, name);
+            let child = self.inodes.child(dir.ino(), name);
             return child.is_some_and(|child| {
-                let state = child.state.lock();
-                let valid = self.known.remaining(true, state.checked, Instant::now());
-                state.metadata.is_some() && !valid.is_zero()
+                let state = child.state();
+                let checked = state.shown().checked();
+                let valid = self.known.remaining(true, checked, Instant::now());
+                state.shown().metadata().is_some() && !valid.is_zero()
             });
         }
         let kind = |what| self.kind_listed(dir, name, what, known.shown);
@@ -244,10 +231,10 @@ impl Filesystem {
             Listed::Directory => return Some(Kind::Directory),
             Listed::File { etag, size, .. } => (etag, *size),
         };
-        if !Kind::is_in_doubt(size) || (shown && !self.known.holds_specials(dir.ino)) {
+        if !Kind::is_in_doubt(size) || (shown && !self.known.holds_specials(dir.ino())) {
             return Some(Kind::File);
         }
-        let key = Key::new(format!("{}{name}", dir.state.lock().key));
+        let key = Key::new(format!("{}{name}", dir.key()));
         let metadata = self.known.metadata(&ObjectId::new(key, etag.clone()))?;
         Some(Kind::of_object(&metadata, size))
     }
@@ -292,7 +279,7 @@ impl Filesystem {
         };
         Some(Found {
             what,
-            metadata: Some(self.saw(dir.ino, key.clone(), info, begun)),
+            metadata: Some(self.saw(dir.ino(), key.clone(), info, begun)),
             begun,
         })
     }

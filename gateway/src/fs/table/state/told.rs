@@ -1,0 +1,159 @@
+//! What the kernel was told of an inode, and holds it to: the attributes by which it decides who may do
+//! what and how far it reads, the version whose bytes it may have in its page cache, the references that
+//! it was given, the file that it reads by itself.
+//!
+//! What is told is not what is shown: what a HEAD shows meanwhile the kernel learns with the next reply
+//! that carries it. So this advances where the reply is made, and nowhere else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ackfs_cache::object::ETag;
+
+use super::InodeState;
+use crate::fs::attr::FileAttr;
+use crate::fuse::mount::BackingId;
+
+/// Mode, owner and group.
+pub(in crate::fs) type Access = (u32, u32, u32);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(in crate::fs) struct Told {
+    /// The attributes of the last reply that carried some.
+    attr: Option<FileAttr>,
+    /// The version whose bytes the kernel may hold in its page cache.
+    pub(super) pages: Option<ETag>,
+    /// References that the kernel holds or is about to be given.
+    lookups: u64,
+    /// Somebody wanted it again since the kernel was last to forget some: see `forgetting`.
+    was_used: bool,
+    /// How many entries were given without asking the store for the name, or to be believed for longer
+    /// than by who asked: see `names::contended`.
+    unasked: u64,
+    /// What the others gave.
+    asked: Option<AskedVersion>,
+    /// The file that the kernel reads by itself while passthrough handles are open.
+    backing: Option<Arc<BackingId>>,
+}
+
+/// A version that look-ups have asked for, each within the open(2) or stat(2) that got it.
+#[derive(Debug)]
+struct AskedVersion {
+    version: ETag,
+    answered: Instant,
+}
+
+impl Told {
+    /// Mode and owner by which the kernel lets callers in; `None` if it was told none yet.
+    pub(super) fn access(&self) -> Option<Access> {
+        self.attr.map(|attr| attr.access())
+    }
+
+    /// The file that the kernel reads by itself.
+    pub(in crate::fs) fn backing(&self) -> Option<&Arc<BackingId>> {
+        self.backing.as_ref()
+    }
+
+    /// References that the kernel holds or is about to be given.
+    pub(super) fn lookups(&self) -> u64 {
+        self.lookups
+    }
+
+    /// Whether somebody wanted the inode again since this was last called.
+    pub(super) fn take_used(&mut self) -> bool {
+        std::mem::take(&mut self.was_used)
+    }
+
+    pub(super) fn assert_invariants(&self, handles: u32) {
+        debug_assert!(
+            self.backing.is_none() || handles > 0,
+            "the kernel reads by itself what nobody has open"
+        );
+    }
+}
+
+impl InodeState {
+    /// A reply that carries these attributes is made.
+    pub(in crate::fs::table) fn tell(&mut self, attr: FileAttr) {
+        self.told.attr = Some(attr);
+    }
+
+    /// A look-up takes one reference for the kernel.
+    pub(in crate::fs::table) fn refer(&mut self) {
+        self.told.was_used = self.told.lookups > 0;
+        self.told.lookups += 1;
+    }
+
+    /// The kernel gave references back, or did not get them. Of more than it has it gives back all.
+    pub(in crate::fs::table) fn forget(&mut self, count: u64) {
+        self.told.lookups = self.told.lookups.saturating_sub(count);
+    }
+
+    /// An entry is given of which the store was not asked.
+    pub(in crate::fs::table) fn give_unasked(&mut self) {
+        self.told.unasked += 1;
+    }
+
+    /// An entry is given of which the store was asked, for that look-up alone. If it said another version
+    /// than is shown, that is worth nothing.
+    pub(in crate::fs::table) fn give_asked(&mut self, version: &ETag, answered: Instant) {
+        if self.shown.version() == Some(version) {
+            let version = version.clone();
+            self.told.asked = Some(AskedVersion { version, answered });
+        }
+    }
+
+    /// Whether an OPEN that comes now may take the version shown for what the store has: every entry that
+    /// the kernel was given was the store's answer, and the last of them came less than `trust` ago.
+    pub(in crate::fs) fn is_asked(&self, trust: Duration, now: Instant) -> bool {
+        let is_fresh = |asked: &AskedVersion| {
+            self.shown.version() == Some(&asked.version)
+                && now.saturating_duration_since(asked.answered) < trust
+        };
+        let told = &self.told;
+        !self.is_local() && told.unasked == 0 && told.asked.as_ref().is_some_and(is_fresh)
+    }
+
+    /// A reply to OPEN is made. Whether the kernel may keep the pages that it has: they are of the version
+    /// that it opens, or others have the file open and what they wrote went through them.
+    pub(in crate::fs) fn open_pages(&mut self, passthrough: bool) -> bool {
+        let version = self.shown.version().cloned();
+        let are_right = !passthrough && version.is_some() && self.told.pages == version;
+        let are_written = self.is_local() && self.handles > 0;
+        self.told.pages = version;
+        are_right || are_written
+    }
+
+    /// The kernel reads `file` by itself from now on, until the last handle is closed.
+    pub(in crate::fs) fn pass_through(&mut self, file: Arc<BackingId>) {
+        debug_assert!(
+            self.told.backing.is_none(),
+            "all opens share one backing file"
+        );
+        self.told.backing = Some(file);
+    }
+
+    /// A handle is opened, whose closes publish or do not.
+    pub(in crate::fs) fn open_handle(&mut self, publishes: bool) {
+        self.handles += 1;
+        if publishes {
+            self.written.join();
+        }
+    }
+
+    /// A handle is closed. Whether it was the last that publishes; and the file that the kernel read by
+    /// itself, if nobody has it open any more.
+    pub(in crate::fs) fn close_handle(
+        &mut self,
+        publishes: bool,
+    ) -> (bool, Option<Arc<BackingId>>) {
+        self.handles -= 1;
+        let is_last_writer = publishes && self.written.part();
+        let backing = match self.handles {
+            0 => self.told.backing.take(),
+            _ => None,
+        };
+        (is_last_writer, backing)
+    }
+}
