@@ -18,6 +18,7 @@ use crate::fs::names::cache::{Known, Listed};
 use crate::fs::names::key::{directory_prefix, file_key};
 use crate::fs::now::Now;
 use crate::fs::table::NewInode;
+use crate::fs::table::handles::FileHandle;
 use crate::fs::table::inode::Inode;
 use crate::fs::table::references::Reference;
 use crate::fs::table::state::shown::Shown;
@@ -74,7 +75,8 @@ impl Filesystem {
         let inode = reference.inode();
         let valid = self.config.metadata_ttl;
         if is_new {
-            let fh = self.take_handle(inode, &mut inode.state(), writes(flags), true);
+            let handle = FileHandle::new(inode.clone(), writes(flags), true, None);
+            let fh = self.take_handle(&mut inode.state(), handle);
             let open = OpenOut {
                 fh,
                 open_flags: self.close_mode().open_flags(true),

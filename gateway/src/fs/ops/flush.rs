@@ -136,6 +136,9 @@ impl Filesystem {
         let Some(handle) = self.files.get(fh) else {
             return FsError::BadHandle.answer(responder);
         };
+        if !handle.is_used() {
+            handle.used(&mut handle.inode().state());
+        }
         if !handle.publishes() {
             return responder.empty();
         }
@@ -200,6 +203,7 @@ impl Filesystem {
             let mut state = inode.state();
             // Under this lock, as it was put in: a handle that is not in the table is no writer.
             self.files.remove(fh);
+            handle.used(&mut state);
             let (last_writer, backing) = state.close_handle(handle.publishes());
             (last_writer, backing, state.is_dirty())
         };

@@ -150,11 +150,15 @@ impl Filesystem {
             self.inodes.succeed(inode);
             return Err(look_again());
         };
-        if state.open_pages(out.open_flags & FOPEN_PASSTHROUGH != 0) {
+        let is_passed = out.open_flags & FOPEN_PASSTHROUGH != 0;
+        let keeps = !is_passed && state.keeps_pages();
+        if keeps {
             out.open_flags |= FOPEN_KEEP_CACHE;
         }
         out.open_flags |= self.close_mode().open_flags(changes(flags));
-        out.fh = self.take_handle(inode, &mut state, writes(flags), changes(flags));
+        let fresh = state.shown().version().cloned().filter(|_| !keeps);
+        let handle = FileHandle::new(inode.clone(), writes(flags), changes(flags), fresh);
+        out.fh = self.take_handle(&mut state, handle);
         Ok(out)
     }
 
@@ -192,15 +196,8 @@ impl Filesystem {
 
     /// A new handle's number. It is put into the table of handles while the inode is locked, as it is taken
     /// out: who is counted has one.
-    pub(super) fn take_handle(
-        &self,
-        inode: &Arc<Inode>,
-        state: &mut InodeState,
-        writable: bool,
-        publishes: bool,
-    ) -> u64 {
-        state.open_handle(publishes);
-        let handle = FileHandle::new(inode.clone(), writable, publishes);
+    pub(super) fn take_handle(&self, state: &mut InodeState, handle: FileHandle) -> u64 {
+        state.open_handle(handle.publishes());
         self.files.insert(handle)
     }
 

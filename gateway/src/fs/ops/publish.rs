@@ -69,7 +69,7 @@ impl Filesystem {
             let kept = Arc::new(attr.to_kept(metadata));
             self.known.put_metadata(published.id.clone(), kept.clone());
             let shown = Shown::new(attr, version, Some(kept), now.instant);
-            state.show(shown, Lineage::WrittenHere);
+            state.show(shown, Lineage::SameBytes);
             (
                 state.parent(),
                 state.name().clone(),

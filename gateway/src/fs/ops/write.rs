@@ -9,6 +9,7 @@ use ackfs_cache::object::Key;
 use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::now::Now;
+use crate::fs::table::handles::FileHandle;
 use crate::fs::table::inode::Inode;
 use crate::fs::task::Context;
 use crate::fuse::Responder;
@@ -26,7 +27,7 @@ impl Filesystem {
         let Some(handle) = handle else {
             return FsError::BadHandle.answer(responder);
         };
-        let dirty = match self.dirty_of(handle.inode()) {
+        let dirty = match self.dirty_for(&handle) {
             Ok(dirty) => dirty,
             Err(error) => return Context::new("write", ino).fail(responder, &error),
         };
@@ -71,6 +72,20 @@ impl Filesystem {
             }
             dirty = now;
         }
+    }
+
+    /// What is written by the handle goes here.
+    ///
+    /// # Errors
+    /// As [`Filesystem::dirty_of`].
+    fn dirty_for(&self, handle: &FileHandle) -> FsResult<Arc<DirtyFile>> {
+        let mut state = handle.inode().state();
+        handle.used(&mut state);
+        if let Some(dirty) = state.written().dirty() {
+            return Ok(dirty.clone());
+        }
+        drop(state);
+        self.dirty_of(handle.inode())
     }
 
     /// What is written to the inode goes here. Begun when it is first asked for.

@@ -1,15 +1,17 @@
 //! Handles: one for each open(2). A file's handle knows its inode and keeps the state of its reading.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use ackfs_cache::dirty::DirtyFile;
-use ackfs_cache::object::ObjectId;
+use ackfs_cache::object::{ETag, ObjectId};
 use ackfs_cache::read::{ReadCache, Stream};
 use parking_lot::{Mutex, RwLock};
 
 use super::inode::Inode;
+use super::state::InodeState;
 
 /// An open file.
 #[derive(Debug)]
@@ -18,6 +20,10 @@ pub(in crate::fs) struct FileHandle {
     writable: bool,
     publishes: bool,
     last_flush: OnceLock<LastFlush>,
+    /// The version that its OPEN showed, if the kernel was to drop the pages that it had then.
+    fresh: Option<ETag>,
+    /// Whether a request came by it.
+    is_used: AtomicBool,
     /// The reading of the inode's version; made anew when that changes.
     stream: Mutex<Option<Arc<Stream>>>,
 }
@@ -61,12 +67,20 @@ impl ByteSource {
 
 impl FileHandle {
     /// A handle on `inode`. Its closes publish if it may be written, or if its open made or cut the file.
-    pub(in crate::fs) fn new(inode: Arc<Inode>, writable: bool, publishes: bool) -> Self {
+    /// `fresh` is the version shown, if the answer to its OPEN does not let the kernel keep its pages.
+    pub(in crate::fs) fn new(
+        inode: Arc<Inode>,
+        writable: bool,
+        publishes: bool,
+        fresh: Option<ETag>,
+    ) -> Self {
         Self {
             inode,
             writable,
             publishes,
             last_flush: OnceLock::new(),
+            fresh,
+            is_used: AtomicBool::new(false),
             stream: Mutex::new(None),
         }
     }
@@ -97,10 +111,27 @@ impl FileHandle {
         self.last_flush.get().copied()
     }
 
+    /// Whether a request came by it.
+    pub(in crate::fs) fn is_used(&self) -> bool {
+        self.is_used.load(Relaxed)
+    }
+
+    /// A request comes by the handle: the kernel has taken the answer to its OPEN, and dropped the pages that
+    /// it was to drop. Two answers to OPEN may get there in either order, so that is not known before.
+    pub(in crate::fs) fn used(&self, state: &mut InodeState) {
+        if !self.is_used()
+            && !self.is_used.swap(true, Relaxed)
+            && let Some(version) = &self.fresh
+        {
+            state.pages_are_fresh(version);
+        }
+    }
+
     /// Where a read finds its bytes now; `None` if the file has neither version nor bytes.
     /// Never waits.
     pub(in crate::fs) fn source(&self, reader: &Arc<ReadCache>) -> Option<ByteSource> {
-        let state = self.inode.state();
+        let mut state = self.inode.state();
+        self.used(&mut state);
         if let Some(dirty) = state.written().dirty() {
             return Some(ByteSource::Dirty(dirty.clone()));
         }
@@ -138,7 +169,7 @@ impl<T> Default for Handles<T> {
 impl<T> Handles<T> {
     /// Takes a handle in and gives its number.
     pub(in crate::fs) fn insert(&self, handle: T) -> u64 {
-        let fh = self.next.fetch_add(1, Ordering::Relaxed);
+        let fh = self.next.fetch_add(1, Relaxed);
         self.open.write().insert(fh, Arc::new(handle));
         fh
     }

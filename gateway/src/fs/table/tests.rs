@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ackfs_cache::object::ETag;
 
+use super::handles::FileHandle;
 use super::inode::{Inode, ROOT};
 use super::life::Life;
 use super::references::Reference;
@@ -204,27 +205,55 @@ fn a_successor_is_the_same_file_and_lives_as_long_as_the_first() {
     assert_eq!(world.table.count(), 1);
 }
 
-/// The kernel's pages are those of the version that it opened, until it is told of another.
+fn shows(world: &World, inode: &Inode, version: &str, lineage: Lineage) {
+    let shown = world.shown(Kind::File, version);
+    inode.state().show(shown, lineage);
+}
+
+/// Opens the file by a handle that is not used yet, as `ops::open` does.
+fn open(inode: &Arc<Inode>) -> (bool, FileHandle) {
+    let state = inode.state();
+    let keeps = state.keeps_pages();
+    let fresh = state.shown().version().cloned().filter(|_| !keeps);
+    (keeps, FileHandle::new(inode.clone(), false, false, fresh))
+}
+
 #[test]
 fn pages_are_kept_for_the_same_bytes_alone() {
     let world = World::new("");
     let inode = world.file("a");
-    let opens = || inode.state().open_pages(false);
-    let shows = |version, lineage| {
-        let shown = world.shown(Kind::File, version);
-        inode.state().show(shown, lineage);
+    let opens = || {
+        let (keeps, handle) = open(&inode);
+        handle.used(&mut inode.state());
+        keeps
     };
     assert!(!opens());
     assert!(opens());
-    shows("2", Lineage::OtherBytes);
+    shows(&world, &inode, "2", Lineage::OtherBytes);
     assert!(!opens());
-    shows("3", Lineage::SameBytes);
+    shows(&world, &inode, "3", Lineage::SameBytes);
     assert!(opens());
-    shows("4", Lineage::OtherBytes);
-    shows("5", Lineage::SameBytes);
+    shows(&world, &inode, "4", Lineage::OtherBytes);
+    shows(&world, &inode, "5", Lineage::SameBytes);
     assert!(!opens(), "the pages are those of 3");
-    shows("6", Lineage::WrittenHere);
-    assert!(opens());
+}
+
+/// Of two answers to OPEN the later one may get to the kernel first. It said that the pages are those of the
+/// new version, whose old ones the other answer was to drop: a reader saw bytes of two versions.
+#[test]
+fn pages_are_kept_only_after_the_kernel_has_dropped_the_old_ones() {
+    let world = World::new("");
+    let inode = world.file("a");
+    let (_, first) = open(&inode);
+    let (keeps, second) = open(&inode);
+    assert!(!keeps, "nobody knows that the first answer was taken");
+    shows(&world, &inode, "2", Lineage::OtherBytes);
+    first.used(&mut inode.state());
+    assert!(!open(&inode).0, "it dropped the pages for another version");
+    second.used(&mut inode.state());
+    let (_, third) = open(&inode);
+    third.used(&mut inode.state());
+    assert!(open(&inode).0);
 }
 
 /// What a HEAD showed meanwhile the kernel does not go by.

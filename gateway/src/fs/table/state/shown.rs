@@ -27,10 +27,9 @@ pub(in crate::fs) struct Shown {
 pub(in crate::fs) enum Lineage {
     /// They are others, or nobody knows.
     OtherBytes,
-    /// They are the same: the pages that the kernel has of the old version are those of this one.
+    /// They are the same, or the same with what was written here over them, which went by way of the
+    /// kernel's pages: those that it has of the old version are right for this one.
     SameBytes,
-    /// They were written here, and so by way of the kernel's pages.
-    WrittenHere,
 }
 
 impl Shown {
@@ -98,14 +97,8 @@ impl InodeState {
     /// The file shows another version, or the same one known better. Whatever brings one ends here. It is
     /// no older than is known already.
     pub(in crate::fs) fn show(&mut self, version: Shown, lineage: Lineage) {
-        let has_pages = match lineage {
-            Lineage::OtherBytes => false,
-            Lineage::SameBytes => {
-                self.told.pages.is_some() && self.told.pages == self.shown.version
-            }
-            Lineage::WrittenHere => true,
-        };
-        if has_pages {
+        // Of a file that was never published the kernel has what was written.
+        if lineage == Lineage::SameBytes && self.told.pages == self.shown.version {
             self.told.pages.clone_from(&version.version);
         }
         let checked = self.shown.checked.max(version.checked);

@@ -22,7 +22,8 @@ pub(in crate::fs) type Access = (u32, u32, u32);
 pub(in crate::fs) struct Told {
     /// The attributes of the last reply that carried some.
     attr: Option<FileAttr>,
-    /// The version whose bytes the kernel may hold in its page cache.
+    /// The version whose bytes, and what was written over them here, are all that the kernel may hold in
+    /// its page cache. `None` if it may hold others, or nothing.
     pub(super) pages: Option<ETag>,
     /// References that the kernel holds or is about to be given.
     lookups: u64,
@@ -115,14 +116,19 @@ impl InodeState {
         !self.is_local() && told.unasked == 0 && told.asked.as_ref().is_some_and(is_fresh)
     }
 
-    /// A reply to OPEN is made. Whether the kernel may keep the pages that it has: they are of the version
-    /// that it opens, or others have the file open and what they wrote went through them.
-    pub(in crate::fs) fn open_pages(&mut self, passthrough: bool) -> bool {
-        let version = self.shown.version().cloned();
-        let are_right = !passthrough && version.is_some() && self.told.pages == version;
-        let are_written = self.is_local() && self.handles > 0;
-        self.told.pages = version;
-        are_right || are_written
+    /// Whether the answer to an OPEN lets the kernel keep the pages that it has: they are of the version that
+    /// it opens, or others have the file open and what they wrote went through them.
+    pub(in crate::fs) fn keeps_pages(&self) -> bool {
+        let version = self.shown.version();
+        let are_right = version.is_some() && self.told.pages.as_ref() == version;
+        are_right || (self.is_local() && self.handles > 0)
+    }
+
+    /// The kernel has dropped the pages that it had before `version` was opened.
+    pub(in crate::fs::table) fn pages_are_fresh(&mut self, version: &ETag) {
+        if self.shown.version() == Some(version) {
+            self.told.pages = Some(version.clone());
+        }
     }
 
     /// The kernel reads `file` by itself from now on, until the last handle is closed.
