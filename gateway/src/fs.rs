@@ -2,13 +2,19 @@
 //! bytes come from and go to [`ackfs_cache`].
 //!
 //! [`Filesystem::handle`] runs on a ring thread and never waits: what can be answered from what is
-//! here is answered there, everything else takes its request along into a task. The rooms inside:
-//! [`table`] holds what the kernel holds, [`names`] what the store said of names, and [`ops`] has a file
-//! for each of the kernel's verbs.
+//! here is answered there, everything else takes its request along into a task. The rooms inside, of which
+//! each knows only those below it:
+//!
+//! ```text
+//! ops      the kernel's verbs, a file for each: what is asked, decided, answered
+//! names    what the store said of names, and asking it
+//! table    what the kernel holds: inodes, references, handles
+//! attr, metadata, error    what stat shows; what the object carries; errno
+//! ```
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use ackfs_cache::dirty::Writer;
 use ackfs_cache::read::ReadCache;
@@ -20,11 +26,14 @@ use tokio_util::task::TaskTracker;
 use self::attr::{Defaults, FileAttr};
 use self::error::{FsError, FsResult, look_again};
 use self::names::{NameLimits, Namespace};
+use self::now::Now;
+use self::ops::create::Creation;
 pub use self::ops::drain::Unsaved;
 pub use self::ops::flush::CloseMode;
 use self::ops::readdir::DirHandle;
+use self::table::InodeTable;
 use self::table::handles::{FileHandle, Handles};
-use self::table::inode::{Inode, NewInode, State, Table};
+use self::table::inode::Inode;
 use crate::fuse::mount::Kernel;
 use crate::fuse::{Handler, Op, Request, Responder};
 
@@ -33,8 +42,9 @@ pub mod error;
 pub mod metadata;
 pub mod names;
 pub mod ops;
-pub mod table;
 
+mod now;
+mod table;
 mod task;
 
 /// How a bucket is shown.
@@ -87,7 +97,7 @@ pub struct FsStats {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct FsCounters {
     lost_files: AtomicU64,
     hidden_keys: AtomicU64,
     shadowed_files: AtomicU64,
@@ -108,7 +118,7 @@ pub struct Filesystem {
     runtime: Runtime,
     kernel: OnceLock<Kernel>,
     close_mode: OnceLock<CloseMode>,
-    inodes: Arc<Table>,
+    inodes: Arc<InodeTable>,
     files: Handles<FileHandle>,
     dirs: Handles<DirHandle>,
     names: Namespace,
@@ -116,7 +126,7 @@ pub struct Filesystem {
     /// Publishes that a RELEASE has begun: a drain waits for them.
     releases: TaskTracker,
     worked: Arc<Notify>,
-    counters: Counters,
+    counters: FsCounters,
 }
 
 impl Filesystem {
@@ -134,8 +144,9 @@ impl Filesystem {
             file_mode: config.file_mode & 0o7777,
             dir_mode: config.dir_mode & 0o7777,
         };
-        let root = FileAttr::directory(&defaults, SystemTime::now());
-        let inodes = Arc::new(Table::new(&config.prefix, root, Instant::now()));
+        let now = Now::read();
+        let root = FileAttr::directory(&defaults, now.clock);
+        let inodes = InodeTable::new(&config.prefix, root, now.instant);
         let limits = NameLimits {
             positive_ttl: config.metadata_ttl,
             negative_ttl: config.negative_ttl,
@@ -158,7 +169,7 @@ impl Filesystem {
             refuse_writers: AtomicBool::new(false),
             releases: TaskTracker::new(),
             worked: Arc::default(),
-            counters: Counters::default(),
+            counters: FsCounters::default(),
         })
     }
 
@@ -207,24 +218,17 @@ impl Filesystem {
         }
     }
 
-    /// The inode of that number.
-    /// The inode of a name, as [`Table::find_or_insert`] gives it. If there are too many then, the
-    /// kernel is asked to forget some.
-    fn enter(
-        &self,
-        new: NewInode,
-        keep: impl FnOnce(&Inode, &mut State, &NewInode) -> bool,
-    ) -> Arc<Inode> {
-        let inode = self.inodes.find_or_insert(new, keep);
+    /// Asks the kernel to forget some inodes if there are too many. Called when one was made.
+    fn prune(&self) {
         if let Some(kernel) = self.kernel.get().filter(|kernel| kernel.can_prune()) {
             let superfluous = self.inodes.superfluous(self.config.names_max);
             if !superfluous.is_empty() {
                 kernel.prune(superfluous);
             }
         }
-        inode
     }
 
+    /// The inode of that number.
     fn inode(&self, ino: u64) -> FsResult<Arc<Inode>> {
         self.inodes.get(ino).ok_or_else(look_again)
     }
@@ -254,17 +258,16 @@ impl Filesystem {
 impl Handler for Filesystem {
     fn handle(&self, request: Request, responder: Responder) {
         let ino = request.ino;
+        let creation = |mode| Creation::new(mode, request.caller, Now::read());
         match request.op {
-            Op::Lookup { name } => self.lookup(ino, &name, responder),
-            Op::Getattr { .. } => self.getattr(ino, responder),
-            Op::Setattr { set } => self.setattr(ino, set, responder),
-            Op::Mkdir { name, mode, .. } => self.mkdir(ino, &name, mode, request.caller, responder),
-            Op::Mknod { name, mode, .. } => self.mknod(ino, &name, mode, request.caller, responder),
+            Op::Lookup { name } => self.lookup(ino, &name, Now::read(), responder),
+            Op::Getattr { .. } => self.getattr(ino, Now::read(), responder),
+            Op::Setattr { set } => self.setattr(ino, set, Now::read(), responder),
+            Op::Mkdir { name, mode, .. } => self.mkdir(ino, &name, creation(mode), responder),
+            Op::Mknod { name, mode, .. } => self.mknod(ino, &name, creation(mode), responder),
             Op::Create {
                 name, mode, flags, ..
-            } => {
-                self.create(ino, &name, mode, flags, request.caller, responder);
-            }
+            } => self.create(ino, &name, flags, creation(mode), responder),
             Op::Unlink { name } => self.unlink(ino, &name, responder),
             Op::Rmdir { name } => self.rmdir(ino, &name, responder),
             Op::Rename {
@@ -273,23 +276,19 @@ impl Handler for Filesystem {
                 new_name,
                 flags,
             } => {
-                self.rename(ino, &name, new_parent, &new_name, flags, responder);
+                self.rename((ino, &name), (new_parent, &new_name), flags, responder);
             }
-            Op::Open { flags } => self.open(ino, flags, responder),
+            Op::Open { flags } => self.open(ino, flags, Now::read(), responder),
             Op::Read {
                 fh, offset, size, ..
-            } => self.read(ino, fh, offset, size, responder),
-            Op::Write { fh, offset, .. } => self.write(ino, fh, offset, responder),
+            } => self.read(fh, offset, size, responder),
+            Op::Write { fh, offset, .. } => self.write(ino, fh, offset, Now::read(), responder),
             Op::Flush { fh, last, .. } => self.flush(fh, last, responder),
             Op::Fsync { fh, .. } => self.fsync(fh, responder),
             Op::Release { fh, .. } => self.release(fh, responder),
             Op::Opendir { .. } => self.opendir(ino, responder),
-            Op::Readdir { fh, offset, size } => {
-                self.readdir(ino, fh, offset, size, false, responder);
-            }
-            Op::Readdirplus { fh, offset, size } => {
-                self.readdir(ino, fh, offset, size, true, responder);
-            }
+            Op::Readdir { fh, offset, size } => self.readdir(fh, offset, size, false, responder),
+            Op::Readdirplus { fh, offset, size } => self.readdir(fh, offset, size, true, responder),
             Op::Releasedir { fh } => {
                 self.dirs.remove(fh);
                 responder.empty();
@@ -297,8 +296,9 @@ impl Handler for Filesystem {
             // A directory's changes are at the store when they are answered.
             Op::Fsyncdir { .. } => responder.empty(),
             Op::Statfs => Self::statfs(responder),
+            // symlink(7): the permissions of a link are all there, and mean nothing.
             Op::Symlink { name, target } => {
-                self.symlink(ino, &name, target, request.caller, responder);
+                self.symlink(ino, &name, target, creation(0o777), responder);
             }
             Op::Readlink => self.readlink(ino, responder),
             // link(2): "the filesystem does not support the creation of hard links".

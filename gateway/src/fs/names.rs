@@ -23,7 +23,8 @@ use self::cache::NameCache;
 use self::contended::ContendedNames;
 use self::listing::Lister;
 use self::metadata::MetadataCache;
-use crate::fs::table::inode::{Inode, Table};
+use crate::fs::table::InodeTable;
+use crate::fs::table::inode::Inode;
 
 pub mod cache;
 pub mod creations;
@@ -38,21 +39,21 @@ mod shadow;
 
 /// How long and of how many names something is believed.
 #[derive(Debug, Clone, Copy)]
-pub struct NameLimits {
+pub(in crate::fs) struct NameLimits {
     /// For how long what was found is believed without asking again.
-    pub positive_ttl: Duration,
+    pub(in crate::fs) positive_ttl: Duration,
     /// For how long "no such name" is.
-    pub negative_ttl: Duration,
+    pub(in crate::fs) negative_ttl: Duration,
     /// Of how many names something is kept.
-    pub names_max: usize,
+    pub(in crate::fs) names_max: usize,
 }
 
 /// The names of a bucket, as far as they are known.
 #[derive(Debug)]
-pub struct Namespace {
+pub(in crate::fs) struct Namespace {
     store: Arc<dyn ObjectStore>,
     runtime: Runtime,
-    table: Arc<Table>,
+    table: Arc<InodeTable>,
     cache: NameCache,
     metadata: MetadataCache,
     contended: ContendedNames,
@@ -60,10 +61,10 @@ pub struct Namespace {
 
 impl Namespace {
     /// Nothing is known yet. Pages of listings are fetched on `runtime`.
-    pub fn new(
+    pub(in crate::fs) fn new(
         limits: NameLimits,
         store: Arc<dyn ObjectStore>,
-        table: Arc<Table>,
+        table: Arc<InodeTable>,
         runtime: Runtime,
     ) -> Self {
         Self {
@@ -77,12 +78,12 @@ impl Namespace {
     }
 
     /// What is known of names.
-    pub fn cache(&self) -> &NameCache {
+    pub(in crate::fs) fn cache(&self) -> &NameCache {
         &self.cache
     }
 
     /// What objects carry.
-    pub fn metadata(&self) -> &MetadataCache {
+    pub(in crate::fs) fn metadata(&self) -> &MetadataCache {
         &self.metadata
     }
 
@@ -92,9 +93,9 @@ impl Namespace {
     }
 
     /// Begins to list `dir` for a reader.
-    pub fn lister(&self, dir: &Inode) -> Lister {
-        let prefix = dir.state.lock().key.to_string();
-        let local = self.table.local_names(dir.ino);
+    pub(in crate::fs) fn lister(&self, dir: &Inode) -> Lister {
+        let prefix = dir.key().to_string();
+        let local = self.table.local_names(dir.ino());
         Lister::new(prefix, local, self.store.clone(), self.runtime.clone())
     }
 }

@@ -1,6 +1,7 @@
-//! The kernel's verbs, a file for each.
+//! The kernel's verbs, a file for each. An operation decides what is to be asked, of names and of the store,
+//! and in which order; it calls the transitions of the table and sets none of its fields; it makes the answer.
+//! What several verbs share has a file of its own: `revalidate`, `publish`, `orphan`, `drain`.
 
-mod create;
 mod getattr;
 mod lookup;
 mod open;
@@ -14,6 +15,7 @@ mod setattr;
 mod special;
 mod write;
 
-pub mod drain;
-pub mod flush;
-pub mod readdir;
+pub(in crate::fs) mod create;
+pub(in crate::fs) mod drain;
+pub(in crate::fs) mod flush;
+pub(in crate::fs) mod readdir;

@@ -28,8 +28,8 @@ impl Context {
     pub(super) fn of(op: &'static str, inode: &Inode) -> Self {
         Self {
             op,
-            ino: inode.ino,
-            key: inode.state.lock().key.clone(),
+            ino: inode.ino(),
+            key: inode.key(),
         }
     }
 
@@ -37,8 +37,8 @@ impl Context {
     pub(super) fn below(op: &'static str, dir: &Inode, name: &str) -> Self {
         Self {
             op,
-            ino: dir.ino,
-            key: format!("{}{name}", dir.state.lock().key).into(),
+            ino: dir.ino(),
+            key: format!("{}{name}", dir.key()).into(),
         }
     }
 

@@ -137,37 +137,44 @@ fn what_is_read_beside_a_writer_is_one_version_and_every_open_succeeds() {
         };
         replace(world, &body(0));
         let is_over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for n in 1.. {
-                    if is_over.load(Ordering::Relaxed) {
-                        return;
-                    }
+        let read = || -> std::io::Result<String> {
+            let mut text = String::new();
+            File::open(world.path("a"))
+                .expect("every open succeeds")
+                .read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let found = thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                let mut n = 1;
+                while !is_over.load(Ordering::Relaxed) {
                     replace(world, &body(n));
+                    n += 1;
                     thread::yield_now();
                 }
             });
-            for _ in 0..200 {
-                let mut text = String::new();
-                let read = File::open(world.path("a"))
-                    .unwrap()
-                    .read_to_string(&mut text);
-                // So quick a writer may overtake all tries to bring the bytes.
-                if read.is_err() {
-                    assert_eq!(errno(read), libc::ESTALE);
-                    continue;
-                }
-                let first = text.chars().next();
-                assert!(text.chars().all(|letter| Some(letter) == first));
-                let is_whole = (0..26 * 9000).any(|n| body_is(n, &text));
-                assert!(is_whole, "{} bytes of {first:?}", text.len());
-            }
+            // What fails is told when the writer has ended.
+            let reading = scope.spawn(move || Vec::from_iter((0..200).map(|_| read())));
+            let found = reading.join();
             is_over.store(true, Ordering::Relaxed);
+            writing.join().unwrap();
+            found.unwrap()
         });
+        for text in found {
+            match text {
+                Ok(text) => {
+                    let is_whole = (0..26 * 9000).any(|n| is_body(n, &text));
+                    assert!(is_whole, "{} bytes of no version", text.len());
+                }
+                // So quick a writer may overtake all tries to bring the bytes.
+                Err(error) => assert_eq!(errno(Err::<(), _>(error)), libc::ESTALE),
+            }
+        }
     });
 }
 
-/// Whether the `n`th version is `text`, of which all letters are alike.
-fn body_is(n: usize, text: &str) -> bool {
-    text.len() == 1 + n * 7919 % 9000 && text.as_bytes()[0] == b'a' + (n % 26) as u8
+/// Whether `text` is the `n`th version.
+fn is_body(n: usize, text: &str) -> bool {
+    let letter = b'a' + (n % 26) as u8;
+    text.len() == 1 + n * 7919 % 9000 && text.bytes().all(|byte| byte == letter)
 }

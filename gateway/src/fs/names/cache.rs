@@ -36,7 +36,7 @@ pub enum NameTarget {
 
 /// Which request said so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum FactOrigin {
     /// A HEAD of the name, and of a directory the listing below it: nobody knows more.
     Head,
     /// A listing of its directory for somebody who looked a name up. It has sizes and versions and shows no
@@ -58,7 +58,7 @@ pub struct Fact<T> {
     /// When the store was asked; of what this mount changed, when the store had taken it.
     pub since: Instant,
     /// Who said so.
-    pub origin: Origin,
+    pub origin: FactOrigin,
 }
 
 /// What is known of one name; `None` is its absence.
@@ -203,7 +203,7 @@ impl NameCache {
 
     /// The store said this of one name when it was asked for it at `since`.
     pub fn put(&self, dir: u64, name: &str, what: Option<NameTarget>, since: Instant) {
-        let origin = Origin::Head;
+        let origin = FactOrigin::Head;
         self.enter(
             dir,
             name,
@@ -217,16 +217,16 @@ impl NameCache {
 
     /// This mount published the name's object. See [`NameCache::changed`].
     pub fn published(&self, dir: u64, name: &str, what: NameTarget) {
-        self.change(dir, name, Some(what), Origin::Publish);
+        self.change(dir, name, Some(what), FactOrigin::Publish);
     }
 
     /// This mount changed the name, and the store has taken it. Fresh listings learn it, stale ones stay
     /// stale.
     pub fn changed(&self, dir: u64, name: &str, what: Option<NameTarget>) {
-        self.change(dir, name, what, Origin::OwnChange);
+        self.change(dir, name, what, FactOrigin::OwnChange);
     }
 
-    fn change(&self, dir: u64, name: &str, what: Option<NameTarget>, origin: Origin) {
+    fn change(&self, dir: u64, name: &str, what: Option<NameTarget>, origin: FactOrigin) {
         // Not when the operation began: a listing that was asked for after that and before the store took
         // the change does not have it.
         let since = Instant::now();
@@ -294,7 +294,7 @@ mod tests {
         let listing = Fact {
             what: names.collect(),
             since,
-            origin: Origin::ReaderListing,
+            origin: FactOrigin::ReaderListing,
         };
         cache.put_listing(7, listing);
     }
@@ -335,20 +335,20 @@ mod tests {
         let (cache, begun) = (cache(), Instant::now());
         list(&cache, begun, &["a"]);
         let known = |now| cache.get(7, "a", now).map(|fact| fact.origin);
-        assert_eq!(known(begun), Some(Origin::ReaderListing));
+        assert_eq!(known(begun), Some(FactOrigin::ReaderListing));
         cache.put(7, "a", Some(file()), begun + TTL / 2);
         assert_eq!(
             known(begun + TTL),
-            Some(Origin::Head),
+            Some(FactOrigin::Head),
             "not as old as the listing"
         );
         list(&cache, begun + TTL, &["a"]);
-        assert_eq!(known(begun + TTL), Some(Origin::ReaderListing));
+        assert_eq!(known(begun + TTL), Some(FactOrigin::ReaderListing));
         cache.published(7, "b", file());
         let fact = cache.get(7, "b", begun).unwrap();
         assert_eq!(
             fact.origin,
-            Origin::ReaderListing,
+            FactOrigin::ReaderListing,
             "a listing that was asked later has it"
         );
     }
@@ -363,7 +363,10 @@ mod tests {
         list(&cache, begun, &["gone"]);
         let now = Instant::now();
         assert_eq!(cache.get(7, "new", now).unwrap().what, Some(file()));
-        assert_eq!(cache.get(7, "new", now).unwrap().origin, Origin::Publish);
+        assert_eq!(
+            cache.get(7, "new", now).unwrap().origin,
+            FactOrigin::Publish
+        );
         assert_eq!(cache.get(7, "gone", now).unwrap().what, None);
         list(&cache, Instant::now(), &["gone"]);
         assert_eq!(cache.get(7, "new", now).unwrap().what, None);

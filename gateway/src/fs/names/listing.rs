@@ -15,7 +15,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::fs::names::cache::{Fact, NameTarget, Origin, WholeListing};
+use crate::fs::names::cache::{Fact, FactOrigin, NameTarget, WholeListing};
 use crate::fs::names::key::name_of;
 use crate::fs::names::shadow::Shadows;
 
@@ -121,7 +121,7 @@ impl Lister {
         Some(Fact {
             what,
             since: self.begun,
-            origin: Origin::ReaderListing,
+            origin: FactOrigin::ReaderListing,
         })
     }
 

@@ -9,7 +9,7 @@ use ackfs_cache::store::Metadata;
 use moka::sync::Cache;
 
 use crate::fs::metadata::is_kept_of;
-use crate::fs::names::cache::{Fact, Origin};
+use crate::fs::names::cache::{Fact, FactOrigin};
 
 /// Metadata, and what tells whether they are the newest.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl MetadataCache {
         let known = Fact {
             what: metadata,
             since: Instant::now(),
-            origin: Origin::OwnChange,
+            origin: FactOrigin::OwnChange,
         };
         let modified = None;
         self.0.insert(id, MetadataFact { known, modified });
@@ -69,7 +69,7 @@ impl MetadataCache {
         let known = Fact {
             what: what.clone(),
             since,
-            origin: Origin::Head,
+            origin: FactOrigin::Head,
         };
         self.0.insert(id, MetadataFact { known, modified });
         what

@@ -12,9 +12,9 @@ use ackfs_cache::store::{ListPage, Metadata, ObjectInfo, StoreErrorKind, StoreRe
 use crate::fs::attr::Kind;
 use crate::fs::error::{FsResult, look_again};
 use crate::fs::names::Namespace;
-use crate::fs::names::cache::{Fact, NameFact, NameTarget, Origin, WholeListing};
+use crate::fs::names::cache::{Fact, FactOrigin, NameFact, NameTarget, WholeListing};
 use crate::fs::names::listing::{names_in, page_of};
-use crate::fs::table::inode::{Inode, ROOT};
+use crate::fs::table::inode::Inode;
 
 /// The most that one page of a listing brings.
 const PAGE_MAX: u32 = 1000;
@@ -25,12 +25,6 @@ pub(in crate::fs) struct Resolved {
     pub(in crate::fs) what: NameTarget,
     pub(in crate::fs) metadata: Option<Arc<Metadata>>,
     pub(in crate::fs) since: Instant,
-}
-
-/// Whether the kernel was told a directory's own mode and owner, or may have been. Listings do not
-/// show them.
-pub(in crate::fs) fn has_shown_access(dir: &Inode) -> bool {
-    dir.ino == ROOT || dir.state.lock().metadata.is_some()
 }
 
 /// Whether a first page of a directory's listing shows that `below` is a prefix in it; `None` if the page
@@ -54,7 +48,7 @@ impl Namespace {
         dir: &Arc<Inode>,
         name: &str,
     ) -> FsResult<Option<Resolved>> {
-        let marker = Key::new(format!("{}{name}/", dir.state.lock().key));
+        let marker = Key::new(format!("{}{name}/", dir.key()));
         // Of what is known as a directory the marker is asked for at the same time.
         let (found, access) = if self.is_held_as(dir, name, true) {
             let (found, access) = tokio::join!(self.ask(dir, name), self.marker(&marker));
@@ -88,17 +82,9 @@ impl Namespace {
     /// the store.
     pub(in crate::fs) async fn show_access(&self, dir: &Inode) -> FsResult<()> {
         let begun = Instant::now();
-        let key = Key::new(dir.state.lock().key.clone());
+        let key = Key::new(dir.key());
         let metadata = self.marker(&key).await?;
-        let mut state = dir.state.lock();
-        if state.metadata.is_some() {
-            return Ok(());
-        }
-        let told = state.attr.access();
-        state.attr = state.attr.with_access(&metadata);
-        state.metadata = Some(metadata);
-        state.checked = state.checked.max(begun);
-        if state.attr.access() == told {
+        if dir.state().show_access(metadata, begun) {
             Ok(())
         } else {
             Err(look_again())
@@ -107,12 +93,12 @@ impl Namespace {
 
     /// What a name is, but for a directory's own mode and owner.
     async fn ask(&self, dir: &Arc<Inode>, name: &str) -> FsResult<Option<Resolved>> {
-        let prefix = dir.state.lock().key.clone();
+        let prefix = dir.key();
         let key = Key::new(format!("{prefix}{name}"));
-        if self.cache.is_large(dir.ino) {
+        if self.cache.is_large(dir.ino()) {
             return self.ask_alone(dir, name, &key).await;
         }
-        if self.contended.holds(dir.ino, name) && self.is_held_as(dir, name, false) {
+        if self.contended.holds(dir.ino(), name) && self.is_held_as(dir, name, false) {
             // Its version is what is wanted to know, and of its directory nothing new.
             let begun = Instant::now();
             if let Some(info) = self.head(&key).await? {
@@ -120,10 +106,10 @@ impl Namespace {
             }
         }
         // One listing serves all who look for names in this directory at once.
-        let guard = dir.publishing.lock().await;
+        let guard = dir.publishing().lock().await;
         let now = Instant::now();
-        let lacked = self.cache.lacks(dir.ino, name);
-        if let Some(known) = self.cache.get(dir.ino, name, now) {
+        let lacked = self.cache.lacks(dir.ino(), name);
+        if let Some(known) = self.cache.get(dir.ino(), name, now) {
             drop(guard);
             return self.complete(dir, name, &key, known).await;
         }
@@ -138,7 +124,7 @@ impl Namespace {
         if let Some(names) = names {
             self.put_listing(dir, names, now);
         } else {
-            self.cache.put_large(dir.ino);
+            self.cache.put_large(dir.ino());
             drop(guard);
         }
         let is_directory = match listed_as {
@@ -153,10 +139,10 @@ impl Namespace {
         let found = self.choose(dir, &key, is_directory, head, now);
         let what = found.as_ref().map(|found| found.what.clone());
         if lacked && what.is_some() {
-            self.cache.creations(dir.ino).lock().foreign(now);
+            self.cache.creations(dir.ino()).lock().foreign(now);
         }
         if is_large || what != listed {
-            self.cache.put(dir.ino, name, what, now);
+            self.cache.put(dir.ino(), name, what, now);
         }
         Ok(found)
     }
@@ -183,14 +169,14 @@ impl Namespace {
     /// Keeps a listing for a look-up, if it may answer others.
     fn put_listing(&self, dir: &Inode, names: WholeListing, since: Instant) {
         if self.is_believable(dir, &names) {
-            let origin = Origin::Listing;
+            let origin = FactOrigin::Listing;
             let what = names;
             let listing = Fact {
                 what,
                 since,
                 origin,
             };
-            self.cache.put_listing(dir.ino, listing);
+            self.cache.put_listing(dir.ino(), listing);
         }
     }
 
@@ -207,8 +193,8 @@ impl Namespace {
 
     /// Whether the name has an inode here, and that is a directory, or is none.
     fn is_held_as(&self, dir: &Inode, name: &str, directory: bool) -> bool {
-        let child = self.table.child(dir.ino, name);
-        child.is_some_and(|child| (child.kind == Kind::Directory) == directory)
+        let child = self.table.child(dir.ino(), name);
+        child.is_some_and(|child| child.is_directory() == directory)
     }
 
     /// Asks for one name in a directory that is too large to list for it.
@@ -238,7 +224,7 @@ impl Namespace {
     ) -> Option<Resolved> {
         let found = self.choose(dir, key, is_directory, head, begun);
         let what = found.as_ref().map(|found| found.what.clone());
-        self.cache.put(dir.ino, name, what, begun);
+        self.cache.put(dir.ino(), name, what, begun);
         found
     }
 
@@ -253,11 +239,12 @@ impl Namespace {
         match &known.what {
             None => true,
             Some(NameTarget::Directory) => {
-                let child = self.table.child(dir.ino, name);
+                let child = self.table.child(dir.ino(), name);
                 child.is_some_and(|child| {
-                    let state = child.state.lock();
-                    let valid = self.cache.remaining(true, state.checked, now);
-                    state.metadata.is_some() && !valid.is_zero()
+                    let state = child.state();
+                    let shown = state.shown();
+                    let valid = self.cache.remaining(true, shown.checked(), now);
+                    shown.metadata().is_some() && !valid.is_zero()
                 })
             }
             Some(what) => self.kind_of(dir, name, what, known.origin).is_some(),
@@ -273,17 +260,17 @@ impl Namespace {
         dir: &Inode,
         name: &str,
         what: &NameTarget,
-        origin: Origin,
+        origin: FactOrigin,
     ) -> Option<Kind> {
         let (etag, size) = match what {
             NameTarget::Directory => return Some(Kind::Directory),
             NameTarget::File { etag, size, .. } => (etag, *size),
         };
-        let is_shown = origin == Origin::ReaderListing && !self.cache.holds_specials(dir.ino);
+        let is_shown = origin == FactOrigin::ReaderListing && !self.cache.holds_specials(dir.ino());
         if !Kind::is_in_doubt(size) || is_shown {
             return Some(Kind::File);
         }
-        let key = Key::new(format!("{}{name}", dir.state.lock().key));
+        let key = Key::new(format!("{}{name}", dir.key()));
         let metadata = self.metadata.get(&ObjectId::new(key, etag.clone()))?;
         Some(Kind::of_object(&metadata, size))
     }
@@ -327,7 +314,7 @@ impl Namespace {
         };
         Some(Resolved {
             what,
-            metadata: Some(self.saw(dir.ino, key.clone(), info, begun)),
+            metadata: Some(self.saw(dir.ino(), key.clone(), info, begun)),
             since: begun,
         })
     }
@@ -348,5 +335,104 @@ impl Namespace {
     async fn holds_keys(&self, prefix: &str) -> StoreResult<bool> {
         let page = self.store.list(page_of(prefix, false, 1)).await?;
         Ok(!page.entries.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use ackfs_cache::store::memory::{Call, MemoryStore};
+    use tokio::runtime::Handle as Runtime;
+
+    use super::*;
+    use crate::fs::attr::{Defaults, FileAttr};
+    use crate::fs::names::NameLimits;
+    use crate::fs::table::InodeTable;
+    use crate::fs::table::inode::ROOT;
+
+    /// The room without the verbs above it.
+    fn names_of(store: &Arc<MemoryStore>) -> (Namespace, Arc<Inode>) {
+        let defaults = Defaults {
+            uid: 0,
+            gid: 0,
+            file_mode: 0o644,
+            dir_mode: 0o755,
+        };
+        let attr = FileAttr::directory(&defaults, SystemTime::UNIX_EPOCH);
+        let table = InodeTable::new("", attr, Instant::now());
+        let root = table.get(ROOT).unwrap();
+        let ttl = Duration::from_hours(1);
+        let limits = NameLimits {
+            positive_ttl: ttl,
+            negative_ttl: ttl,
+            names_max: 10_000,
+        };
+        let names = Namespace::new(limits, store.clone(), table, Runtime::current());
+        (names, root)
+    }
+
+    fn counted(store: &MemoryStore) -> (usize, usize) {
+        let calls = store.calls();
+        let count = |call| calls.iter().filter(|it| it.0 == call).count();
+        assert_eq!(count(Call::Head) + count(Call::List), calls.len());
+        (count(Call::Head), count(Call::List))
+    }
+
+    #[tokio::test]
+    async fn one_listing_answers_for_all_names_of_a_directory() {
+        let store = MemoryStore::new();
+        for key in ["a", "b", "d/x"] {
+            store.plant(key, vec![0; 5000]);
+        }
+        let (names, root) = names_of(&store);
+        let (a, b) = tokio::join!(names.resolve(&root, "a"), names.resolve(&root, "b"));
+        assert!(a.unwrap().is_some() && b.unwrap().is_some());
+        assert_eq!(counted(&store), (1, 1), "asked at the same time");
+        assert!(names.resolve(&root, "c").await.unwrap().is_none());
+        assert_eq!(counted(&store), (0, 0));
+        let found = names.resolve(&root, "d").await.unwrap().unwrap();
+        assert_eq!(found.what, NameTarget::Directory);
+        assert_eq!(counted(&store), (1, 0), "its marker");
+    }
+
+    /// The first look-up in a directory that is too large to list asked for its name twice, and beside it for
+    /// what the page had shown.
+    #[tokio::test]
+    async fn in_a_large_directory_nothing_is_asked_twice() {
+        for (name, cost) in [
+            ("n00003", (1, 1)),
+            ("n01400", (1, 2)),
+            ("d", (2, 1)),
+            ("x", (1, 2)),
+        ] {
+            let store = MemoryStore::new();
+            store.plant("d/x", "1");
+            for index in 0..1500 {
+                store.plant(&format!("n{index:05}"), "1");
+            }
+            let (names, root) = names_of(&store);
+            let found = names.resolve(&root, name).await.unwrap();
+            assert_eq!(found.is_some(), name != "x");
+            assert_eq!(counted(&store), cost, "{name}");
+            let again = names.resolve(&root, "n01401").await.unwrap();
+            assert!(again.is_some());
+            assert_eq!(counted(&store), (1, 1), "it is known to be large");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_wins_over_a_file_and_a_phantom_does_not() {
+        let store = MemoryStore::new();
+        store.plant("both", "1");
+        store.plant("both/x", "1");
+        let (names, root) = names_of(&store);
+        let found = names.resolve(&root, "both").await.unwrap().unwrap();
+        assert_eq!(found.what, NameTarget::Directory);
+        assert_eq!(
+            counted(&store),
+            (2, 2),
+            "the prefix is looked at when there is a file too"
+        );
     }
 }

@@ -1,68 +1,94 @@
-//! New files and directories.
+//! New files and directories. A file is made without asking the store: the condition at its publish does. A
+//! directory's marker, and what is published at once (mknod), are at the store when they are answered.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
-use ackfs_cache::dirty::Base;
+use ackfs_cache::dirty::{Base, DirtyFile};
 use ackfs_cache::object::Key;
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 
 use super::open::writes;
+use super::publish::Waiter;
 use super::special::Special;
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::{Fact, NameTarget, Origin, WholeListing};
+use crate::fs::names::cache::{Fact, FactOrigin, NameTarget, WholeListing};
 use crate::fs::names::key::{directory_prefix, file_key};
-use crate::fs::table::inode::{Inode, NewInode, State};
+use crate::fs::now::Now;
+use crate::fs::table::NewInode;
+use crate::fs::table::handles::FileHandle;
+use crate::fs::table::inode::Inode;
+use crate::fs::table::references::Reference;
+use crate::fs::table::state::shown::Shown;
 use crate::fs::task::Context;
 use crate::fuse::abi::OpenOut;
 use crate::fuse::{Caller, Responder};
 
 /// The content type of a directory's marker, as other clients give it.
-pub(in crate::fs) const DIRECTORY_TYPE: &str = "application/x-directory";
+pub(super) const DIRECTORY_TYPE: &str = "application/x-directory";
+
+/// Whose a new name is, and with which permission bits.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::fs) struct Creation {
+    mode: u32,
+    caller: Caller,
+    now: Now,
+}
+
+impl Creation {
+    /// By `caller`; `mode` is `st_mode` as the kernel has it, the umask applied.
+    pub(in crate::fs) fn new(mode: u32, caller: Caller, now: Now) -> Self {
+        Self { mode, caller, now }
+    }
+
+    /// When.
+    pub(super) fn now(self) -> Now {
+        self.now
+    }
+
+    /// `attr`, with permission bits and owner.
+    pub(super) fn attr(self, mut attr: FileAttr) -> FileAttr {
+        (attr.mode, attr.uid, attr.gid) = (self.mode & 0o7777, self.caller.uid, self.caller.gid);
+        attr
+    }
+}
 
 impl Filesystem {
     pub(in crate::fs) fn create(
         &self,
         parent: u64,
         name: &[u8],
-        mode: u32,
         flags: u32,
-        caller: Caller,
+        creation: Creation,
         responder: Responder,
     ) {
         let made = self
             .writable()
             .and_then(|()| self.place(parent, name))
-            .and_then(|(dir, name)| self.create_or_find(&dir, &name, mode, flags, caller));
-        let (inode, new) = match made {
+            .and_then(|(dir, name)| self.create_or_find(&dir, &name, flags, creation));
+        let (reference, is_new) = match made {
             Ok(made) => made,
             Err(error) => return Context::new("create", parent).fail(responder, &error),
         };
-        if new {
-            let (entry, fh) = {
-                let mut state = inode.state.lock();
-                let fh = self.take_handle(&inode, &mut state, writes(flags), true, false);
-                (inode.entry(&state, self.config.metadata_ttl), fh)
-            };
+        let inode = reference.inode();
+        let valid = self.config.metadata_ttl;
+        if is_new {
+            let handle = FileHandle::new(inode.clone(), writes(flags), true, None);
+            let fh = self.take_handle(&mut inode.state(), handle);
             let open = OpenOut {
                 fh,
                 open_flags: self.close_mode().open_flags(true),
                 ..OpenOut::default()
             };
-            return responder.create(&entry, &open);
+            return responder.create(&reference.entry(valid), &open);
         }
         let this = self.this();
-        let context = Context::of("create", &inode);
+        let context = Context::of("create", inode);
         let work = async move {
-            let open = this.open_inode(&inode, flags).await;
-            let entry = inode.entry(&inode.state.lock(), this.config.metadata_ttl);
-            if open.is_err() {
-                // The kernel does not get the reference that was taken for it.
-                this.inodes.forget(inode.ino, 1);
-            }
-            Ok((entry, open?))
+            let open = this.open_inode(reference.inode(), flags, creation.now);
+            let open = open.await?;
+            Ok((reference.entry(valid), open))
         };
         self.spawn(context, responder, work, |responder, (entry, open)| {
             responder.create(&entry, &open);
@@ -75,12 +101,14 @@ impl Filesystem {
         &self,
         dir: &Arc<Inode>,
         name: &str,
-        mode: u32,
         flags: u32,
-        caller: Caller,
-    ) -> FsResult<(Arc<Inode>, bool)> {
+        creation: Creation,
+    ) -> FsResult<(Reference, bool)> {
         let exclusive = flags & libc::O_EXCL as u32 != 0;
-        let known = self.names.cache().get(dir.ino, name, Instant::now());
+        let known = self
+            .names
+            .cache()
+            .get(dir.ino(), name, creation.now.instant);
         if let Some(Fact {
             what: Some(what),
             since,
@@ -93,79 +121,79 @@ impl Filesystem {
             }
             return Ok((self.reference(dir, name, &what, None, since), false));
         }
-        match self.new_file(dir, name, mode, caller) {
-            Ok(inode) => Ok((inode, true)),
+        match self.new_file(dir, name, creation) {
+            Ok(reference) => Ok((reference, true)),
             Err(FsError::Exists) if !exclusive => {
-                let child = self.inodes.child(dir.ino, name);
-                let child = child.filter(|child| self.inodes.refer(child));
+                let child = self.inodes.child(dir.ino(), name);
+                let child = child.and_then(|child| self.inodes.refer(&child));
                 Ok((child.ok_or(FsError::Exists)?, false))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// A file that is not at the store yet. Asks nothing: the condition at its publish does.
+    /// A file that is not at the store yet.
     ///
     /// # Errors
     /// `Exists` if the name is known to be taken.
-    pub(in crate::fs) fn new_file(
+    fn new_file(&self, dir: &Arc<Inode>, name: &str, creation: Creation) -> FsResult<Reference> {
+        let key = file_key(&dir.key(), name.as_bytes())?;
+        self.free_here(dir, name)?;
+        let now = creation.now;
+        let attr = creation.attr(FileAttr::file(&self.defaults, 0, now.clock));
+        let metadata = Arc::new(Metadata {
+            content_type: Some(content_type(name).to_owned()),
+            ..Metadata::default()
+        });
+        dir.state().touch(now.clock);
+        self.names
+            .cache()
+            .creations(dir.ino())
+            .lock()
+            .created(name, now.instant);
+        let dirty = self.writer.begin(Key::new(key), Base::Absent);
+        let shown = Shown::new(attr, None, Some(metadata), now.instant);
+        Ok(self.enter(dir, name, shown, Some(dirty)))
+    }
+
+    /// Whether a name is free as far as this mount knows better than the store.
+    ///
+    /// # Errors
+    /// `Exists` if it is not.
+    pub(super) fn free_here(&self, dir: &Inode, name: &str) -> FsResult<()> {
+        match self.inodes.child(dir.ino(), name) {
+            Some(child) if child.state().takes_name() => Err(FsError::Exists),
+            _ => Ok(()),
+        }
+    }
+
+    /// A reference to the new inode of a name that this mount made.
+    pub(super) fn enter(
         &self,
         dir: &Arc<Inode>,
         name: &str,
-        mode: u32,
-        caller: Caller,
-    ) -> FsResult<Arc<Inode>> {
-        let key: Arc<str> = file_key(&dir.state.lock().key, name.as_bytes())?.into();
-        let taken = |state: &State| state.is_local() && !state.unlinked;
-        if self
-            .inodes
-            .child(dir.ino, name)
-            .is_some_and(|child| taken(&child.state.lock()))
-        {
-            return Err(FsError::Exists);
-        }
-        let now = SystemTime::now();
-        let mut attr = FileAttr::file(&self.defaults, 0, now);
-        (attr.mode, attr.uid, attr.gid) = (mode & 0o7777, caller.uid, caller.gid);
-        let new = NewInode {
-            parent: dir.ino,
+        shown: Shown,
+        dirty: Option<Arc<DirtyFile>>,
+    ) -> Reference {
+        let reference = self.inodes.insert(NewInode {
+            dir: dir.clone(),
             name: name.into(),
-            dirty: Some(self.writer.begin(Key::new(key.clone()), Base::Absent)),
-            key,
-            attr,
-            version: None,
-            metadata: Some(Arc::new(Metadata {
-                content_type: Some(content_type(name).to_owned()),
-                ..Metadata::default()
-            })),
-            checked: Instant::now(),
-        };
-        Self::touched(dir);
-        self.names
-            .cache()
-            .creations(dir.ino)
-            .lock()
-            .created(name, Instant::now());
-        let inode = self.enter(new, |_, _, _| false);
-        {
-            let state = inode.state.lock();
-            if let Some(dirty) = &state.dirty {
-                dirty.set_metadata(state.metadata_now());
-            }
-        }
-        Ok(inode)
+            shown,
+            dirty,
+        });
+        self.prune();
+        reference
     }
 
     pub(in crate::fs) fn mknod(
         &self,
         parent: u64,
         name: &[u8],
-        mode: u32,
-        caller: Caller,
+        creation: Creation,
         responder: Responder,
     ) {
         let context = Context::new("mknod", parent);
-        let special = match mode & libc::S_IFMT {
+        let special = match creation.mode & libc::S_IFMT {
             libc::S_IFREG | 0 => None,
             libc::S_IFIFO => Some(Kind::Fifo),
             libc::S_IFSOCK => Some(Kind::Socket),
@@ -173,27 +201,27 @@ impl Filesystem {
             _ => return FsError::NotPermitted.answer(responder),
         };
         if let Some(kind) = special {
-            let special = Special::new(kind, mode, caller);
+            let special = Special::new(kind, creation);
             return self.make_special(context, name, special, responder);
         }
         let made = self
             .writable()
             .and_then(|()| self.place(parent, name))
-            .and_then(|(dir, name)| self.new_file(&dir, &name, mode, caller));
-        let inode = match made {
-            Ok(inode) => inode,
+            .and_then(|(dir, name)| self.new_file(&dir, &name, creation));
+        let reference = match made {
+            Ok(reference) => reference,
             Err(error) => return context.fail(responder, &error),
         };
-        let context = Context::of("mknod", &inode);
+        let context = Context::of("mknod", reference.inode());
         let this = self.this();
         let work = async move {
-            if let Err(error) = this.publish(&inode).await {
-                this.give_up(&inode, None).await;
+            let inode = reference.inode();
+            if let Err(error) = this.publish(inode, Waiter::Other).await {
+                this.give_up(inode, None).await;
                 return Err(error);
             }
-            this.settle(&inode);
-            let entry = inode.entry(&inode.state.lock(), this.config.metadata_ttl);
-            Ok(entry)
+            this.settle(inode);
+            Ok(reference.entry(this.config.metadata_ttl))
         };
         self.spawn(context, responder, work, |responder, entry| {
             responder.entry(&entry);
@@ -204,8 +232,7 @@ impl Filesystem {
         &self,
         parent: u64,
         name: &[u8],
-        mode: u32,
-        caller: Caller,
+        creation: Creation,
         responder: Responder,
     ) {
         let context = Context::new("mkdir", parent);
@@ -217,58 +244,59 @@ impl Filesystem {
         let context = Context::below("mkdir", &dir, &name);
         let this = self.this();
         let work = async move {
-            let prefix = directory_prefix(&dir.state.lock().key, name.as_bytes())?;
-            let mut attr = FileAttr::directory(&this.defaults, SystemTime::now());
-            (attr.mode, attr.uid, attr.gid) = (mode & 0o7777, caller.uid, caller.gid);
-            let marker = Metadata {
-                content_type: Some(DIRECTORY_TYPE.to_owned()),
-                ..Metadata::default()
-            };
-            let metadata = attr.to_metadata(&marker, false);
-            let key = Key::new(prefix.as_str());
-            match this
-                .store
-                .put(&key, Vec::new(), &metadata, &Condition::Absent)
-                .await
-            {
-                Ok(_) => {}
-                Err(error) if error.kind == StoreErrorKind::Changed => {
-                    return Err(FsError::Exists);
-                }
-                Err(error) => return Err(error.into()),
-            }
-            Self::touched(&dir);
-            this.names
-                .cache()
-                .changed(dir.ino, &name, Some(NameTarget::Directory));
-            let new = NewInode {
-                parent: dir.ino,
-                name: name.into(),
-                key: prefix.into(),
-                attr,
-                version: None,
-                metadata: Some(Arc::new(metadata)),
-                checked: Instant::now(),
-                dirty: None,
-            };
-            let inode = this.enter(new, |_, _, _| false);
-            // Nothing is in it yet, and this mount is the first to know.
-            let nothing = Fact {
-                what: WholeListing::new(),
-                since: Instant::now(),
-                origin: Origin::OwnChange,
-            };
-            this.names.cache().put_listing(inode.ino, nothing);
-            Ok((attr, inode.ino, this.config.metadata_ttl))
+            let reference = this.make_directory(&dir, &name, creation).await?;
+            Ok(reference.entry(this.config.metadata_ttl))
         };
-        self.spawn(context, responder, work, |responder, (attr, ino, valid)| {
-            responder.entry(&attr.to_entry(ino, valid));
+        self.spawn(context, responder, work, |responder, entry| {
+            responder.entry(&entry);
         });
+    }
+
+    /// Waits for the store.
+    async fn make_directory(
+        &self,
+        dir: &Arc<Inode>,
+        name: &str,
+        creation: Creation,
+    ) -> FsResult<Reference> {
+        let key = Key::new(directory_prefix(&dir.key(), name.as_bytes())?);
+        let attr = FileAttr::directory(&self.defaults, creation.now.clock);
+        let attr = creation.attr(attr);
+        let marker = Metadata {
+            content_type: Some(DIRECTORY_TYPE.to_owned()),
+            ..Metadata::default()
+        };
+        let metadata = attr.to_metadata(&marker, false);
+        let put = self
+            .store
+            .put(&key, Vec::new(), &metadata, &Condition::Absent);
+        match put.await {
+            Ok(_) => {}
+            Err(error) if error.kind == StoreErrorKind::Changed => return Err(FsError::Exists),
+            Err(error) => return Err(error.into()),
+        }
+        // The store was waited for: what was asked of it before does not know this.
+        let now = Now::read();
+        dir.state().touch(now.clock);
+        self.names
+            .cache()
+            .changed(dir.ino(), name, Some(NameTarget::Directory));
+        let shown = Shown::new(attr, None, Some(Arc::new(metadata)), now.instant);
+        let reference = self.enter(dir, name, shown, None);
+        // Nothing is in it yet, and this mount is the first to know.
+        let ino = reference.inode().ino();
+        let nothing = Fact {
+            what: WholeListing::new(),
+            since: now.instant,
+            origin: FactOrigin::OwnChange,
+        };
+        self.names.cache().put_listing(ino, nothing);
+        Ok(reference)
     }
 }
 
 /// What browsers and other clients of the bucket are told that a new file is: by the end of its name.
-pub(in crate::fs) fn content_type(name: &str) -> &'static str {
+pub(super) fn content_type(name: &str) -> &'static str {
     let guess = mime_guess::from_path(name).first_raw();
     guess.unwrap_or("application/octet-stream")
 }

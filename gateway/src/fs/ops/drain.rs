@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::publish::Waiter;
 use crate::fs::Filesystem;
 
 /// A file whose bytes are not all in the store.
@@ -26,10 +27,8 @@ impl Filesystem {
             let unsaved = self.inodes.unsaved();
             let mut failed = 0;
             for inode in unsaved {
-                let dirty = inode.state.lock().dirty.clone();
-                if dirty.is_some_and(|dirty| dirty.is_dirty())
-                    && self.publish(&inode).await.is_err()
-                {
+                let is_dirty = inode.state().is_dirty();
+                if is_dirty && self.publish(&inode, Waiter::Other).await.is_err() {
                     failed += 1;
                 }
             }
@@ -47,12 +46,13 @@ impl Filesystem {
         inodes
             .iter()
             .filter_map(|inode| {
-                let state = inode.state.lock();
-                let dirty = state.dirty.as_ref().filter(|dirty| dirty.is_dirty())?;
-                (!state.unlinked).then(|| Unsaved {
-                    key: state.key.to_string(),
+                let state = inode.state();
+                let written = state.written();
+                let dirty = written.dirty().filter(|dirty| dirty.is_dirty())?;
+                (!state.life().is_gone()).then(|| Unsaved {
+                    key: state.key().to_string(),
                     size: dirty.size(),
-                    cause: state.stuck.clone(),
+                    cause: written.cause().map(str::to_owned),
                 })
             })
             .collect()

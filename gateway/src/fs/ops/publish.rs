@@ -1,8 +1,8 @@
-//! Publishing: making the store hold a file as it is.
+//! Publishing: making the store hold a file as it is. Who asks for it, and when, is `flush`'s; what comes of
+//! it is entered here, and so is what becomes of bytes that the store does not get.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use ackfs_cache::dirty::{Base, DirtyFile, Published};
 use ackfs_cache::object::ObjectId;
@@ -12,88 +12,100 @@ use tracing::{error, info};
 use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::NameTarget;
+use crate::fs::now::Now;
 use crate::fs::table::inode::Inode;
+use crate::fs::table::state::shown::{Lineage, Shown};
+use crate::fs::table::state::written::{GivenUp, Severity};
+
+/// Who waits for a publish, and is told if it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiter {
+    /// A close or fsync: the file remembers that it was told.
+    Closer,
+    /// Who changed the file by name, or nobody.
+    Other,
+}
 
 impl Filesystem {
     /// Makes the store hold the file as it is now. Nothing dirty, nothing asked.
     ///
     /// # Errors
     /// The store's, or `VersionGone` for a lost race; the bytes are still here.
-    pub(in crate::fs) async fn publish(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        let _guard = inode.publishing.lock().await;
-        let (dirty, metadata) = {
-            let state = inode.state.lock();
-            let Some(dirty) = state.dirty.clone().filter(|_| !state.unlinked) else {
-                return Ok(());
-            };
-            (dirty, state.metadata_now())
+    pub(super) async fn publish(&self, inode: &Arc<Inode>, waiter: Waiter) -> FsResult<()> {
+        let _guard = inode.publishing().lock().await;
+        let Some((dirty, metadata)) = inode.state().to_publish() else {
+            return Ok(());
         };
-        // A multipart upload has the metadata that it began with. If they changed since, the bytes
-        // go under the old ones and the store copies them onto themselves with the new: cheaper
-        // than sending them again.
-        if let Some(early) = dirty.early_metadata()
-            && early != metadata
-        {
-            dirty.publish(early).await?;
-            dirty.touch();
-        }
-        match dirty.publish(metadata.clone()).await.map_err(FsError::from) {
+        match send(&dirty, &metadata).await {
+            Ok(None) => Ok(()),
             Ok(Some(published)) => {
-                self.published(inode, &published, metadata);
+                self.published(inode, &published, &metadata);
                 Ok(())
             }
-            Ok(None) => Ok(()),
             Err(failed) => {
-                let (parent, name, attached) = {
-                    let mut state = inode.state.lock();
-                    state.stuck = Some(failed.chain());
-                    (state.parent, state.name.clone(), state.attached)
-                };
-                if attached && matches!(failed, FsError::VersionGone(_)) {
-                    // What was believed of the name is wrong; the next look-up asks.
-                    self.names.cache().drop_name(parent, &name);
-                }
+                self.publish_failed(inode, &failed, waiter);
                 Err(failed)
             }
         }
     }
 
     /// The store has the file: what is known of it is entered.
-    fn published(&self, inode: &Inode, published: &Published, metadata: Metadata) {
-        let (parent, name, attached, mtime) = {
-            let mut state = inode.state.lock();
-            if let Some(cause) = state.stuck.take() {
-                info!(
-                    key = &*state.key,
-                    cause, "published after an earlier failure"
-                );
+    fn published(&self, inode: &Inode, published: &Published, metadata: &Metadata) {
+        // The store was waited for: what was asked of it before does not know this.
+        let now = Now::read();
+        let (parent, name, has_name) = {
+            let mut state = inode.state();
+            if let Some(cause) = state.publish_succeeded() {
+                let key = &**state.key();
+                info!(key, cause, "published after an earlier failure");
             }
-            state.told = None;
-            if !state.mtime_set && published.clean {
+            let mut attr = state.shown().attr();
+            if !state.written().mtime_set() && published.clean {
                 // No later than the store's own time of it, which is what others see.
-                state.attr.mtime = state.attr.mtime.min(published.modified);
+                attr.mtime = attr.mtime.min(published.modified);
             }
-            state.attr.size = published.size;
-            state.version = Some(published.id.etag.clone());
-            state.kernel_pages = state.version.clone();
-            state.checked = Instant::now();
-            let kept = Arc::new(state.attr.to_kept(&metadata));
-            state.metadata = Some(kept.clone());
-            self.names.metadata().made(published.id.clone(), kept);
+            attr.size = published.size;
+            let version = Some(published.id.etag.clone());
+            let kept = Arc::new(attr.to_kept(metadata));
+            self.names
+                .metadata()
+                .made(published.id.clone(), kept.clone());
+            let shown = Shown::new(attr, version, Some(kept), now.instant);
+            state.show(shown, Lineage::SameBytes);
             (
-                state.parent,
-                state.name.clone(),
-                state.attached,
-                published.modified,
+                state.parent(),
+                state.name().clone(),
+                state.life().has_name(),
             )
         };
-        if attached {
+        if has_name {
             let what = NameTarget::File {
                 etag: published.id.etag.clone(),
                 size: published.size,
-                modified: mtime,
+                modified: published.modified,
             };
             self.names.cache().published(parent, &name, what);
+        }
+    }
+
+    fn publish_failed(&self, inode: &Inode, failed: &FsError, waiter: Waiter) {
+        let told = match waiter {
+            Waiter::Closer if failed.worth_retrying() => Some(Severity::Passing),
+            Waiter::Closer => Some(Severity::Final),
+            Waiter::Other => None,
+        };
+        let (parent, name, has_name) = {
+            let mut state = inode.state();
+            state.publish_failed(failed.chain(), told);
+            (
+                state.parent(),
+                state.name().clone(),
+                state.life().has_name(),
+            )
+        };
+        if has_name && matches!(failed, FsError::VersionGone(_)) {
+            // What was believed of the name is wrong; the next look-up asks.
+            self.names.cache().drop_name(parent, &name);
         }
     }
 
@@ -103,70 +115,54 @@ impl Filesystem {
     ///
     /// # Errors
     /// As [`Filesystem::publish`].
-    pub(in crate::fs) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        let published = self.publish(inode).await;
+    pub(super) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        let published = self.publish(inode, Waiter::Other).await;
         if published.is_ok() {
             self.settle(inode);
-        } else if inode.state.lock().writers == 0 {
+        } else if !inode.state().written().has_writers() {
             self.give_up(inode, None).await;
         }
         published
     }
 
-    /// The last writer is gone and nothing is dirty: the file is the store's again. The bytes of a
-    /// file that has no name any more stay until the last handle is closed: nobody else has them.
-    pub(in crate::fs) fn settle(&self, inode: &Arc<Inode>) {
-        {
-            let mut state = inode.state.lock();
-            let clean = state.dirty.as_ref().is_some_and(|dirty| !dirty.is_dirty());
-            let is_wanted = (state.unlinked || state.leaving) && state.handles > 0;
-            if state.writers > 0 || is_wanted || !(clean || state.unlinked) {
-                return;
-            }
-            if let Some(dirty) = state.dirty.take() {
-                state.attr.size = dirty.size();
-            }
-        }
-        self.inodes.settled(inode);
-        self.inodes.collect(inode);
+    /// The file is the store's again, if its last writer is gone and nothing is dirty.
+    pub(super) fn settle(&self, inode: &Arc<Inode>) {
+        drop(self.inodes.settle(inode));
     }
 
     /// The bytes cannot be kept any longer. Waits for the store to take back an upload under way, when
-    /// whoever opens the name finds it without them already.
-    pub(in crate::fs) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<FsError>) {
-        let cause = failed.map(|failed| failed.chain());
-        let (dirty, key, lost, gone) = {
-            let mut state = inode.state.lock();
-            let told = state.told.take();
-            let stuck = state.stuck.take();
-            state.stuck = cause.clone().filter(|_| told.is_none());
-            state.kernel_pages = None;
-            state.metadata = None;
-            let gone = state.version.is_none();
-            (state.dirty.take(), state.key.clone(), cause.or(stuck), gone)
+    /// whoever opens the name finds it without them already. `failed` is why, if nobody was told yet.
+    pub(super) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<FsError>) {
+        let failed = failed.map(|failed| failed.chain());
+        let GivenUp { dirty, cause } = self.inodes.give_up(inode, failed);
+        let Some(dirty) = dirty else {
+            return;
         };
-        self.inodes.settled(inode);
-        if gone {
-            self.inodes.detach(inode);
+        if let Some(cause) = cause {
+            let (key, size) = (&*inode.key(), dirty.size());
+            error!(key, size, cause, "lost: written, and not in the store");
+            self.counters.lost_files.fetch_add(1, Relaxed);
         }
-        if let Some(dirty) = dirty {
-            if let Some(cause) = lost {
-                let size = dirty.size();
-                error!(
-                    key = &*key,
-                    size, cause, "lost: written, and not in the store"
-                );
-                self.counters.lost_files.fetch_add(1, Relaxed);
-            }
-            dirty.discard().await;
-        }
-        self.inodes.collect(inode);
+        dirty.discard().await;
     }
+}
+
+async fn send(dirty: &DirtyFile, metadata: &Metadata) -> FsResult<Option<Published>> {
+    // A multipart upload has the metadata that it began with. If they changed since, the bytes
+    // go under the old ones and the store copies them onto themselves with the new: cheaper
+    // than sending them again.
+    if let Some(early) = dirty.early_metadata()
+        && early != *metadata
+    {
+        dirty.publish(early).await?;
+        dirty.touch();
+    }
+    Ok(dirty.publish(metadata.clone()).await?)
 }
 
 /// What is written to the file goes over `base` from now on: this mount's copy of the version that it
 /// went over before. Under the inode's `publishing`. Waits for a fetch of that version under way.
-pub(in crate::fs) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
+pub(super) async fn rebase(dirty: &DirtyFile, base: &ObjectId) {
     let (id, size) = (base.clone(), dirty.size());
     dirty
         .retarget(base.key.clone(), Base::Keep { id, size })

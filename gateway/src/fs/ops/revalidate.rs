@@ -1,106 +1,109 @@
-//! Asking the store which version of a file there is now.
+//! Asking the store which version of a file there is now: for opens, which see all that was published before
+//! them, and for those who change a file by name.
+//!
+//! An inode whose version is not the newest is detached, and the kernel has to look the name up again: it
+//! gets a new inode, and its size with it. Who has the old one open keeps it, and what they have written.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use ackfs_cache::object::Key;
 
 use crate::fs::Filesystem;
-use crate::fs::attr::{FileAttr, Kind};
+use crate::fs::attr::FileAttr;
 use crate::fs::error::{FsResult, look_again};
 use crate::fs::names::cache::NameTarget;
 use crate::fs::table::inode::Inode;
+use crate::fs::table::state::shown::Shown;
+
+/// What the reply to who asks can bring the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// Attributes, and so a new size: an inode that nobody has open moves to the newest version.
+    TellsAttr,
+    /// None, but it may do without: so does an inode for a version of no more than so many bytes. See
+    /// [`Filesystem::show_newest`].
+    OpensPastPages(u64),
+    /// None.
+    TellsNothing,
+}
 
 impl Filesystem {
-    /// [`Filesystem::revalidate`], or with `moves_max` [`Filesystem::check`], where the store has all that is
-    /// known here. Waits for a publish under way: what it makes is no news.
+    /// [`Filesystem::revalidate`], where the store has all that is known here. Waits for a publish under
+    /// way: what it makes is no news.
     ///
     /// # Errors
     /// As [`Filesystem::revalidate`].
-    pub(in crate::fs) async fn revalidate_published(
-        &self,
-        inode: &Arc<Inode>,
-        moves_max: Option<u64>,
-    ) -> FsResult<()> {
-        if !inode.state.lock().is_the_stores() {
+    pub(in crate::fs) async fn revalidate_published(&self, inode: &Arc<Inode>) -> FsResult<()> {
+        self.check_published(inode, Reply::TellsNothing).await
+    }
+
+    /// [`Filesystem::revalidate_published`] for any reply.
+    pub(super) async fn check_published(&self, inode: &Arc<Inode>, reply: Reply) -> FsResult<()> {
+        if !inode.state().is_the_stores() {
             return Ok(());
         }
-        let _guard = inode.publishing.lock().await;
-        self.check(inode, moves_max).await
+        let _guard = inode.publishing().lock().await;
+        self.check(inode, reply).await
     }
 
     /// Asks the store which version there is now, unless more is known here. If it is another one, or if
-    /// its metadata say that it is of another type, the inode is detached and the kernel has to
-    /// look the name up again: it gets a new inode, and its size with it. Who has the old one
-    /// open keeps it, and what they have written.
+    /// its metadata say that it is of another type, the inode is detached.
     ///
     /// # Errors
     /// [`look_again`] as said, also when the object is gone; others as the store's.
     pub(in crate::fs) async fn revalidate(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        self.check(inode, None).await
+        self.check(inode, Reply::TellsNothing).await
     }
 
-    /// [`Filesystem::revalidate`], but an inode that nobody has open shows the newest version if that has no
-    /// more than `moves_max` bytes: an answer to GETATTR brings the kernel the new size, and an open may do
-    /// without ([`Filesystem::show_newest`]).
-    pub(in crate::fs) async fn check(
-        &self,
-        inode: &Arc<Inode>,
-        moves_max: Option<u64>,
-    ) -> FsResult<()> {
-        let (key, place) = {
-            let state = inode.state.lock();
+    /// [`Filesystem::revalidate`] for any reply.
+    pub(super) async fn check(&self, inode: &Arc<Inode>, reply: Reply) -> FsResult<()> {
+        let (key, parent, name) = {
+            let state = inode.state();
             if !state.is_the_stores() {
                 return Ok(());
             }
-            (
-                Key::new(state.key.clone()),
-                (state.parent, state.name.clone()),
-            )
+            let key = Key::new(state.key().clone());
+            (key, state.parent(), state.name().clone())
         };
         let begun = Instant::now();
         let info = self.names.head(&key).await?;
-        let mut state = inode.state.lock();
-        if !state.is_the_stores() || *state.key != *key.as_str() {
+        let is_shown = {
+            let mut state = inode.state();
+            if !state.is_the_stores() || **state.key() != *key.as_str() {
+                return Ok(());
+            }
+            if let Some(info) = info {
+                let (etag, size, modified) = (info.etag.clone(), info.size, info.modified);
+                let what = NameTarget::File {
+                    etag: etag.clone(),
+                    size,
+                    modified,
+                };
+                self.names.cache().put(parent, &name, Some(what), begun);
+                let metadata = self.names.saw(parent, key, info, begun);
+                let attr = FileAttr::file(&self.defaults, size, modified).with_metadata(&metadata);
+                let found = Shown::new(attr, Some(etag), Some(metadata), begun);
+                let may_move = match reply {
+                    Reply::TellsAttr => true,
+                    Reply::OpensPastPages(max) => size <= max,
+                    Reply::TellsNothing => false,
+                };
+                let is_shown = state.revalidate(found, may_move);
+                if !is_shown {
+                    self.counters.changed_opens.fetch_add(1, Relaxed);
+                }
+                is_shown
+            } else {
+                self.names.cache().put(parent, &name, None, begun);
+                false
+            }
+        };
+        if is_shown {
             return Ok(());
         }
-        let Some(info) = info else {
-            drop(state);
-            self.names.cache().put(place.0, &place.1, None, begun);
-            self.inodes.detach(inode);
-            return Err(look_again());
-        };
-        let (etag, size, modified) = (info.etag.clone(), info.size, info.modified);
-        let what = NameTarget::File {
-            etag: etag.clone(),
-            size,
-            modified,
-        };
-        self.names.cache().put(place.0, &place.1, Some(what), begun);
-        let metadata = self.names.saw(place.0, key, info, begun);
-        let is_alike = Kind::of_object(&metadata, size) == inode.kind;
-        let is_same = state.version.as_ref() == Some(&etag);
-        let moves =
-            moves_max.is_some_and(|max| size <= max) && state.handles == 0 && state.dirty.is_none();
-        if !is_alike || !(is_same || moves) {
-            // The kernel holds this inode's old size, and an answer to OPEN cannot change that.
-            drop(state);
-            self.counters
-                .changed_opens
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            self.inodes.detach(inode);
-            return Err(look_again());
-        }
-        if !is_same {
-            inode.size_is_untold(&mut state);
-        }
-        if !is_same || state.metadata.is_none() || state.checked <= begun {
-            let attr = FileAttr::file(&self.defaults, size, modified);
-            state.attr = attr.with_metadata(&metadata);
-            state.metadata = Some(metadata);
-            state.version = Some(etag);
-        }
-        state.checked = state.checked.max(begun);
-        Ok(())
+        self.inodes.detach(inode);
+        Err(look_again())
     }
 }

@@ -1,40 +1,49 @@
-//! Writing, and publishing: making the store hold the file as it is. Who asks for a publish, and what
-//! the askers are told, is `flush`'s.
+//! Writing: into the file's dirty bytes, on the ring thread while there is memory for them. Nothing is read
+//! from the store to begin.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use ackfs_cache::dirty::{Base, DirtyFile};
 use ackfs_cache::object::Key;
 
 use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
+use crate::fs::now::Now;
+use crate::fs::table::handles::FileHandle;
 use crate::fs::table::inode::Inode;
 use crate::fs::task::Context;
 use crate::fuse::Responder;
 
 impl Filesystem {
-    pub(in crate::fs) fn write(&self, ino: u64, fh: u64, offset: u64, responder: Responder) {
-        let handle = self.files.get(fh).filter(|handle| handle.writable);
+    pub(in crate::fs) fn write(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        now: Now,
+        responder: Responder,
+    ) {
+        let handle = self.files.get(fh).filter(|handle| handle.is_writable());
         let Some(handle) = handle else {
             return FsError::BadHandle.answer(responder);
         };
-        let dirty = match self.dirty_of(&handle.inode) {
+        let dirty = match self.dirty_for(&handle) {
             Ok(dirty) => dirty,
             Err(error) => return Context::new("write", ino).fail(responder, &error),
         };
         let len = responder.data().len() as u32;
         if dirty.write_now(offset, responder.data()) {
-            wrote(&handle.inode);
+            handle.inode().state().wrote(now.clock);
             return responder.written(len);
         }
-        let context = Context::of("write", &handle.inode);
+        let context = Context::of("write", handle.inode());
         let this = self.this();
         self.run(async move {
-            let result = this.write_waiting(&handle.inode, dirty, offset, responder.data());
+            let result = this.write_waiting(handle.inode(), dirty, offset, responder.data());
             let result = result.await.map(|()| len);
             if result.is_ok() {
-                wrote(&handle.inode);
+                // It waited for memory or the disk.
+                handle.inode().state().wrote(Now::read().clock);
             }
             context.finish(responder, result, Responder::written);
         });
@@ -56,7 +65,7 @@ impl Filesystem {
                 Err(gone @ FsError::VersionGone(_)) => gone,
                 result => return result,
             };
-            drop(inode.publishing.lock().await);
+            drop(inode.publishing().lock().await);
             let now = self.dirty_of(inode)?;
             if Arc::ptr_eq(&now, &dirty) && now.away() == base {
                 return Err(gone);
@@ -65,34 +74,35 @@ impl Filesystem {
         }
     }
 
+    /// What is written by the handle goes here.
+    ///
+    /// # Errors
+    /// As [`Filesystem::dirty_of`].
+    fn dirty_for(&self, handle: &FileHandle) -> FsResult<Arc<DirtyFile>> {
+        let mut state = handle.inode().state();
+        handle.used(&mut state);
+        if let Some(dirty) = state.written().dirty() {
+            return Ok(dirty.clone());
+        }
+        drop(state);
+        self.dirty_of(handle.inode())
+    }
+
     /// What is written to the inode goes here. Begun when it is first asked for.
     ///
     /// # Errors
-    /// `NoContent` if there is nothing to write to.
-    pub(in crate::fs) fn dirty_of(&self, inode: &Arc<Inode>) -> FsResult<Arc<DirtyFile>> {
-        let dirty = {
-            let mut state = inode.state.lock();
-            if let Some(dirty) = &state.dirty {
-                return Ok(dirty.clone());
-            }
-            let id = state.object().ok_or(FsError::NoContent)?;
-            let base = Base::Keep {
-                id,
-                size: state.attr.size,
-            };
-            let dirty = self.writer.begin(Key::new(state.key.clone()), base);
-            state.begin_writing(dirty.clone());
-            dirty
-        };
-        self.inodes.unsettled(inode);
-        Ok(dirty)
+    /// `NoContent` if there is nothing to write to, or if the kernel reads the file by itself.
+    pub(super) fn dirty_of(&self, inode: &Inode) -> FsResult<Arc<DirtyFile>> {
+        if let Some(dirty) = inode.state().written().dirty() {
+            return Ok(dirty.clone());
+        }
+        let begun = self.inodes.begin_writing(inode, |state| {
+            let id = state.object()?;
+            let key = Key::new(state.key().clone());
+            let size = state.shown().attr().size;
+            let is_here = state.told().backing().is_none();
+            is_here.then(|| self.writer.begin(key, Base::Keep { id, size }))
+        });
+        begun.map(|(dirty, _)| dirty).ok_or(FsError::NoContent)
     }
-}
-
-/// Bytes were written: the time of it, and no close has told of them.
-fn wrote(inode: &Inode) {
-    let mut state = inode.state.lock();
-    state.attr.modify(SystemTime::now());
-    state.mtime_set = false;
-    state.told = None;
 }
