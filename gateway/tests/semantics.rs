@@ -50,7 +50,7 @@ fn a_small_file_is_one_put_and_is_there_when_close_returns() {
 #[test]
 fn many_new_files_cost_one_put_each_and_a_listing_for_all() {
     on_both_doors(|world| {
-        // A pause ends a burst of creations (two seconds, `fs/burst.rs`), and a busy machine makes some:
+        // A pause ends a run of creations (two seconds, `fs/names/creations.rs`), and a busy machine makes some:
         // the next eight names are then asked for again, by a HEAD and a listing each.
         let mut pauses = 0;
         for index in 0..50 {

@@ -9,14 +9,14 @@
 //! answer to OPEN can change, so such a handle is read past the page cache (FOPEN_DIRECT_IO) and the kernel's
 //! attributes are expired. Nothing rests on this memory but that the second try of an open succeeds.
 //!
-//! One reader that opens, reads and closes for four seconds, beside a client that puts another version 72
-//! times a second, with a TTL of one second; opens a second, opens and reads that failed with ESTALE, HEADs an
-//! open (the store a few milliseconds away | 1 ms and three readers):
+//! Readers that open, read and close for four seconds, beside a client that puts another version 72 times a
+//! second, with a TTL of one second: opens a second; opens and reads of them that failed with ESTALE; HEADs an
+//! open. On the left one reader and a store 8 ms away, on the right three readers and a store 3 ms away:
 //!
 //! ```text
-//! ESTALE for each version that was missed       37/s  135  32 %  2.0 | 130/s  41 %  22 %  1.9
-//! look-ups that ask, trusted by OPEN for 100 ms  9/s  0 %  30 %  5.4 |  98/s   0 %   0 %  2.7
-//! past the page cache                           17/s  0 %  25 %  2.7 | 190/s   0 %   0 %  1.1
+//! each missed version is ESTALE                37/s  72 %  27 %  2.0    130/s  43 %  22 %  1.9
+//! look-ups that ask, believed for 100 ms        9/s   0 %  30 %  5.4     98/s   0 %   0 %  2.7
+//! past the page cache                          17/s   0 %  25 %  2.7    190/s   0 %   0 %  1.1
 //! ```
 //! The same through the page cache gave bytes of two versions: what the kernel holds of the old size and of
 //! the old pages is brought up to date by answers that may reach it in another order.
