@@ -24,7 +24,7 @@ use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::Listed;
 use crate::fs::table::inode::Inode;
-use crate::fs::table::state::InodeState;
+use crate::fs::table::inode::state::InodeState;
 use crate::fuse::abi::EntryOut;
 
 /// For how long a name is hot after the last time that one of its versions was missed.
