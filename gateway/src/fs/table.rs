@@ -11,29 +11,27 @@
 //! forgetting   which inodes the kernel is asked to give back
 //! handles      one for each open(2)
 //! ```
-//! What changes an inode alone is a transition of its [`state`](state::InodeState). What changes the table
+//! What changes an inode alone is a transition of its [`state`](inode::state::InodeState). What changes the table
 //! with it, a name, what readdir has to show, the end of an inode, is done here, under the table's lock.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ackfs_cache::dirty::DirtyFile;
 use parking_lot::Mutex;
 
-use self::dentries::Dentries;
-use self::forgetting::SecondChance;
+use self::inode::location::{DirectoryMoves, Location};
+use self::inode::state::InodeState;
+use self::inode::state::shown::Shown;
+use self::inode::state::written::GivenUp;
 use self::inode::{Inode, ROOT};
-use self::location::{DirectoryMoves, Location};
+use self::records::Records;
 use self::references::Reference;
-use self::state::InodeState;
-use self::state::shown::Shown;
-use self::state::written::GivenUp;
 use super::attr::FileAttr;
 
 mod dentries;
 mod forgetting;
-mod location;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -41,22 +39,12 @@ pub(in crate::fs) mod handles;
 pub(in crate::fs) mod inode;
 pub(in crate::fs) mod life;
 pub(in crate::fs) mod references;
-pub(in crate::fs) mod state;
 
 /// All inodes and the names that lead to them.
 #[derive(Debug)]
 pub(in crate::fs) struct InodeTable {
     records: Mutex<Records>,
     moves: Arc<DirectoryMoves>,
-}
-
-#[derive(Debug)]
-struct Records {
-    inodes: HashMap<u64, Arc<Inode>>,
-    dentries: Dentries,
-    /// The number of the next inode: none is used twice.
-    next: u64,
-    line: SecondChance,
 }
 
 /// What a new inode begins with.
@@ -92,14 +80,8 @@ impl InodeTable {
         let state = InodeState::new(location, shown, None);
         let root = Inode::new(ROOT, attr.kind, state);
         root.state().refer();
-        let records = Records {
-            inodes: HashMap::from([(ROOT, Arc::new(root))]),
-            dentries: Dentries::default(),
-            next: ROOT + 1,
-            line: SecondChance::default(),
-        };
         Arc::new(Self {
-            records: Mutex::new(records),
+            records: Mutex::new(Records::new(root)),
             moves,
         })
     }
@@ -323,11 +305,11 @@ impl InodeTable {
     }
 
     /// The file is the store's again, if nobody writes it and nothing is dirty. Gives what held its bytes.
-    pub(in crate::fs) fn settle(&self, inode: &Arc<Inode>) -> Option<Arc<DirtyFile>> {
+    pub(in crate::fs) fn finish_writing(&self, inode: &Arc<Inode>) -> Option<Arc<DirtyFile>> {
         let mut records = self.records.lock();
         let dirty = {
             let mut state = inode.state();
-            let dirty = state.settle();
+            let dirty = state.finish_writing();
             records.mark_local(&state);
             dirty
         };
@@ -350,82 +332,5 @@ impl InodeTable {
         };
         records.collect(inode);
         given_up
-    }
-}
-
-impl Records {
-    fn take_number(&mut self) -> u64 {
-        self.next += 1;
-        self.next - 1
-    }
-
-    /// A new inode, with one reference taken.
-    fn insert(&mut self, new: NewInode, moves: &Arc<DirectoryMoves>) -> Arc<Inode> {
-        let NewInode {
-            dir,
-            name,
-            shown,
-            dirty,
-        } = new;
-        let kind = shown.attr().kind;
-        let location = Location::new(
-            dir.clone(),
-            name.clone(),
-            shown.is_directory(),
-            moves.clone(),
-        );
-        let ino = self.take_number();
-        let inode = Inode::new(ino, kind, InodeState::new(location, shown, dirty));
-        let inode = Arc::new(inode);
-        self.enter(&dir, name, inode.clone());
-        {
-            let mut state = inode.state();
-            state.refer();
-            self.mark_local(&state);
-        }
-        inode
-    }
-
-    /// The name, which leads nowhere, leads to the new `inode`.
-    fn enter(&mut self, dir: &Inode, name: Arc<str>, inode: Arc<Inode>) {
-        dir.state().hold();
-        self.dentries.insert(dir.ino(), name, inode.clone());
-        self.line.made(inode.ino());
-        self.inodes.insert(inode.ino(), inode);
-    }
-
-    /// The name leads nowhere, if it leads to that inode.
-    fn lose_name(&mut self, state: &mut InodeState) {
-        if state.life().has_name() {
-            self.dentries.remove(state.parent(), state.name());
-        }
-        state.life_mut().lose_name();
-    }
-
-    /// readdir shows the name whatever the store lists, as long as this mount knows better.
-    fn mark_local(&mut self, state: &InodeState) {
-        // Without a name: whatever is called so by now is another file.
-        if state.life().has_name() {
-            let (parent, name) = (state.parent(), state.name());
-            self.dentries.set_local(parent, name, state.is_local());
-        }
-    }
-
-    fn collect(&mut self, inode: &Arc<Inode>) {
-        if inode.is_root() || !inode.state().is_idle() {
-            return;
-        }
-        if self.inodes.remove(&inode.ino()).is_none() {
-            return;
-        }
-        let held = {
-            let mut state = inode.state();
-            self.lose_name(&mut state);
-            state.end()
-        };
-        for held in held {
-            held.state().let_go();
-            self.collect(&held);
-        }
     }
 }

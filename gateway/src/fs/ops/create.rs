@@ -1,5 +1,5 @@
 //! New files and directories. A file is made without asking the store: the condition at its publish does. A
-//! directory's marker, and what is published at once (mknod), are at the store when they are answered.
+//! directory's marker is at the store when it is answered.
 
 use std::sync::Arc;
 
@@ -8,10 +8,8 @@ use ackfs_cache::object::Key;
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 
 use super::open::writes;
-use super::publish::Waiter;
-use super::special::Special;
 use crate::fs::Filesystem;
-use crate::fs::attr::{FileAttr, Kind};
+use crate::fs::attr::FileAttr;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::{Fact, FactOrigin, NameTarget, WholeListing};
 use crate::fs::names::key::{directory_prefix, file_key};
@@ -19,8 +17,8 @@ use crate::fs::now::Now;
 use crate::fs::table::NewInode;
 use crate::fs::table::handles::FileHandle;
 use crate::fs::table::inode::Inode;
+use crate::fs::table::inode::state::shown::Shown;
 use crate::fs::table::references::Reference;
-use crate::fs::table::state::shown::Shown;
 use crate::fs::task::Context;
 use crate::fuse::abi::OpenOut;
 use crate::fuse::{Caller, Responder};
@@ -40,6 +38,11 @@ impl Creation {
     /// By `caller`; `mode` is `st_mode` as the kernel has it, the umask applied.
     pub(in crate::fs) fn new(mode: u32, caller: Caller, now: Now) -> Self {
         Self { mode, caller, now }
+    }
+
+    /// `st_mode`.
+    pub(super) fn mode(self) -> u32 {
+        self.mode
     }
 
     /// When.
@@ -136,7 +139,12 @@ impl Filesystem {
     ///
     /// # Errors
     /// `Exists` if the name is known to be taken.
-    fn new_file(&self, dir: &Arc<Inode>, name: &str, creation: Creation) -> FsResult<Reference> {
+    pub(super) fn new_file(
+        &self,
+        dir: &Arc<Inode>,
+        name: &str,
+        creation: Creation,
+    ) -> FsResult<Reference> {
         let key = file_key(&dir.key(), name.as_bytes())?;
         self.free_here(dir, name)?;
         let now = creation.now;
@@ -183,49 +191,6 @@ impl Filesystem {
         });
         self.prune();
         reference
-    }
-
-    pub(in crate::fs) fn mknod(
-        &self,
-        parent: u64,
-        name: &[u8],
-        creation: Creation,
-        responder: Responder,
-    ) {
-        let context = Context::new("mknod", parent);
-        let special = match creation.mode & libc::S_IFMT {
-            libc::S_IFREG | 0 => None,
-            libc::S_IFIFO => Some(Kind::Fifo),
-            libc::S_IFSOCK => Some(Kind::Socket),
-            // Whoever can write to the bucket could reach the devices of every machine that mounts it.
-            _ => return FsError::NotPermitted.answer(responder),
-        };
-        if let Some(kind) = special {
-            let special = Special::new(kind, creation);
-            return self.make_special(context, name, special, responder);
-        }
-        let made = self
-            .writable()
-            .and_then(|()| self.place(parent, name))
-            .and_then(|(dir, name)| self.new_file(&dir, &name, creation));
-        let reference = match made {
-            Ok(reference) => reference,
-            Err(error) => return context.fail(responder, &error),
-        };
-        let context = Context::of("mknod", reference.inode());
-        let this = self.this();
-        let work = async move {
-            let inode = reference.inode();
-            if let Err(error) = this.publish(inode, Waiter::Other).await {
-                this.give_up(inode, None).await;
-                return Err(error);
-            }
-            this.settle(inode);
-            Ok(reference.entry(this.config.metadata_ttl))
-        };
-        self.spawn(context, responder, work, |responder, entry| {
-            responder.entry(&entry);
-        });
     }
 
     pub(in crate::fs) fn mkdir(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::publish::Waiter;
+use super::publish::PublishWaiter;
 use crate::fs::Filesystem;
 
 /// A file whose bytes are not all in the store.
@@ -28,7 +28,7 @@ impl Filesystem {
             let mut failed = 0;
             for inode in unsaved {
                 let is_dirty = inode.state().is_dirty();
-                if is_dirty && self.publish(&inode, Waiter::Other).await.is_err() {
+                if is_dirty && self.publish(&inode, PublishWaiter::Other).await.is_err() {
                     failed += 1;
                 }
             }

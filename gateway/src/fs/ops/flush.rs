@@ -22,12 +22,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::publish::Waiter;
+use super::publish::PublishWaiter;
 use crate::fs::Filesystem;
 use crate::fs::error::FsError;
 use crate::fs::table::handles::{FileHandle, LastFlush};
 use crate::fs::table::inode::Inode;
-use crate::fs::table::state::written::Severity;
+use crate::fs::table::inode::state::written::Severity;
 use crate::fs::task::Context;
 use crate::fuse::Responder;
 use crate::fuse::abi::FOPEN_SYNC_RELEASE;
@@ -182,7 +182,7 @@ impl Filesystem {
         let context = Context::of(op, inode);
         let (this, inode) = (self.this(), inode.clone());
         let work = async move {
-            let result = this.publish(&inode, Waiter::Closer).await;
+            let result = this.publish(&inode, PublishWaiter::Closer).await;
             if let Some(handle) = last {
                 handle.flushed_last(match result {
                     Ok(()) => LastFlush::Published,
@@ -220,7 +220,7 @@ impl Filesystem {
         let tracked = self.releases.token();
         let responder = match what {
             AtRelease::Answer => {
-                self.settle(&inode);
+                self.finish_writing(&inode);
                 return responder.empty();
             }
             AtRelease::Publish => {
@@ -257,13 +257,13 @@ impl Filesystem {
             // The closer knows, and trying again would fail again.
             return self.give_up(inode, None).await;
         }
-        let mut result = self.publish(inode, Waiter::Other).await;
+        let mut result = self.publish(inode, PublishWaiter::Other).await;
         if result.as_ref().is_err_and(FsError::worth_retrying) {
             tokio::time::sleep(RELEASE_RETRY_AFTER).await;
-            result = self.publish(inode, Waiter::Other).await;
+            result = self.publish(inode, PublishWaiter::Other).await;
         }
         match result {
-            Ok(()) => self.settle(inode),
+            Ok(()) => self.finish_writing(inode),
             // Somebody has it open, or opened it again: their close tries again.
             Err(_) if inode.state().written().has_writers() => {}
             Err(failed) => self.give_up(inode, Some(failed)).await,

@@ -16,9 +16,9 @@ use crate::fs::names::resolve::Resolved;
 use crate::fs::now::Now;
 use crate::fs::table::NewInode;
 use crate::fs::table::inode::Inode;
+use crate::fs::table::inode::state::InodeState;
+use crate::fs::table::inode::state::shown::Shown;
 use crate::fs::table::references::Reference;
-use crate::fs::table::state::InodeState;
-use crate::fs::table::state::shown::Shown;
 use crate::fs::task::Context;
 use crate::fuse::Responder;
 use crate::fuse::abi::EntryOut;
@@ -65,7 +65,7 @@ impl Filesystem {
         {
             return self.answer_known(&dir, &name, known, now.instant, responder);
         }
-        self.look_up_asking(dir, name, emptied, responder);
+        self.look_up_asking(dir, name, emptied, now, responder);
     }
 
     /// Answers with what the store says. Of what it does not have, an `emptied` directory is here.
@@ -74,21 +74,22 @@ impl Filesystem {
         dir: Arc<Inode>,
         name: Box<str>,
         emptied: Option<Arc<Inode>>,
+        now: Now,
         responder: Responder,
     ) {
         let this = self.this();
         let context = Context::below("lookup", &dir, &name);
         let work = async move {
-            let begun = Instant::now();
             let found = this.names.resolve(&dir, &name).await?;
             if let Some(found) = found {
+                // The store was waited for.
                 return Ok(this.found_entry(&dir, &name, &found, Instant::now()));
             }
             let emptied = emptied.and_then(|emptied| this.inodes.refer(&emptied));
             let Some(emptied) = emptied else {
                 return Ok(negative_entry(this.config.negative_ttl));
             };
-            emptied.inode().state().confirm(begun);
+            emptied.inode().state().confirm(now.instant);
             Ok(emptied.entry(Duration::ZERO))
         };
         self.spawn_interruptible(context, responder, work, |responder, entry| {

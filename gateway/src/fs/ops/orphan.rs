@@ -22,7 +22,7 @@ use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::table::Departure;
 use crate::fs::table::inode::Inode;
-use crate::fs::table::state::InodeState;
+use crate::fs::table::inode::state::InodeState;
 use crate::fuse::Interrupt;
 
 /// How often the bytes are brought anew because the file changed meanwhile.
@@ -114,14 +114,14 @@ impl Filesystem {
             dirty.discard().await;
         }
         drop(brought);
-        self.settle(inode);
+        self.finish_writing(inode);
     }
 
     /// The store refused: the object is still there.
     pub(in crate::fs) fn stay(&self, inode: &Arc<Inode>, brought: Brought) {
         self.inodes.stay(inode);
         drop(brought);
-        self.settle(inode);
+        self.finish_writing(inode);
     }
 }
 

@@ -14,12 +14,12 @@ use crate::fs::error::{FsError, FsResult};
 use crate::fs::names::cache::NameTarget;
 use crate::fs::now::Now;
 use crate::fs::table::inode::Inode;
-use crate::fs::table::state::shown::{Lineage, Shown};
-use crate::fs::table::state::written::{GivenUp, Severity};
+use crate::fs::table::inode::state::shown::{Lineage, Shown};
+use crate::fs::table::inode::state::written::{GivenUp, Severity};
 
 /// Who waits for a publish, and is told if it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waiter {
+pub(super) enum PublishWaiter {
     /// A close or fsync: the file remembers that it was told.
     Closer,
     /// Who changed the file by name, or nobody.
@@ -31,7 +31,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// The store's, or `VersionGone` for a lost race; the bytes are still here.
-    pub(super) async fn publish(&self, inode: &Arc<Inode>, waiter: Waiter) -> FsResult<()> {
+    pub(super) async fn publish(&self, inode: &Arc<Inode>, waiter: PublishWaiter) -> FsResult<()> {
         let _guard = inode.publishing().lock().await;
         let Some((dirty, metadata)) = inode.state().to_publish() else {
             return Ok(());
@@ -88,11 +88,11 @@ impl Filesystem {
         }
     }
 
-    fn publish_failed(&self, inode: &Inode, failed: &FsError, waiter: Waiter) {
+    fn publish_failed(&self, inode: &Inode, failed: &FsError, waiter: PublishWaiter) {
         let told = match waiter {
-            Waiter::Closer if failed.worth_retrying() => Some(Severity::Passing),
-            Waiter::Closer => Some(Severity::Final),
-            Waiter::Other => None,
+            PublishWaiter::Closer if failed.worth_retrying() => Some(Severity::Passing),
+            PublishWaiter::Closer => Some(Severity::Final),
+            PublishWaiter::Other => None,
         };
         let (parent, name, has_name) = {
             let mut state = inode.state();
@@ -116,9 +116,9 @@ impl Filesystem {
     /// # Errors
     /// As [`Filesystem::publish`].
     pub(super) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        let published = self.publish(inode, Waiter::Other).await;
+        let published = self.publish(inode, PublishWaiter::Other).await;
         if published.is_ok() {
-            self.settle(inode);
+            self.finish_writing(inode);
         } else if !inode.state().written().has_writers() {
             self.give_up(inode, None).await;
         }
@@ -126,8 +126,8 @@ impl Filesystem {
     }
 
     /// The file is the store's again, if its last writer is gone and nothing is dirty.
-    pub(super) fn settle(&self, inode: &Arc<Inode>) {
-        drop(self.inodes.settle(inode));
+    pub(super) fn finish_writing(&self, inode: &Arc<Inode>) {
+        drop(self.inodes.finish_writing(inode));
     }
 
     /// The bytes cannot be kept any longer. Waits for the store to take back an upload under way, when

@@ -33,7 +33,7 @@ pub(in crate::fs) struct DirHandle {
 }
 
 /// An answer to READDIR or READDIRPLUS while it is made.
-struct Answer<'a> {
+struct DirentReply<'a> {
     dirents: DirentWriter<'a>,
     plus: bool,
     /// References that the kernel gets with it.
@@ -88,13 +88,13 @@ impl Filesystem {
         let mut interrupt = responder.interrupt();
         self.run(async move {
             let result = {
-                let answer = Answer {
+                let reply = DirentReply {
                     dirents: DirentWriter::new(responder.buffer(size as usize)),
                     plus,
                     offered: Vec::new(),
                 };
                 tokio::select! {
-                    result = this.fill(&handle, offset, answer) => result,
+                    result = this.fill(&handle, offset, reply) => result,
                     () = interrupt.interrupted() => Err(FsError::Interrupted),
                 }
             };
@@ -105,13 +105,13 @@ impl Filesystem {
         });
     }
 
-    /// Fills `answer` with entries from `offset` on. Gives how many bytes they are, and the references that
+    /// Fills `reply` with entries from `offset` on. Gives how many bytes they are, and the references that
     /// go with them.
     async fn fill(
         &self,
         handle: &DirHandle,
         offset: u64,
-        mut answer: Answer<'_>,
+        mut reply: DirentReply<'_>,
     ) -> FsResult<(usize, Vec<Offered>)> {
         let dir = &handle.inode;
         let mut lister = handle.lister.lock().await;
@@ -124,8 +124,8 @@ impl Filesystem {
         for (index, name, ino) in [(0, ".", dir.ino()), (1, "..", parent)] {
             if at == index {
                 // `.` and `..` carry no reference: fuse_direntplus_link skips them.
-                if !answer.put_name(ino, index + 1, Some(Kind::Directory), name) {
-                    return Ok(answer.end());
+                if !reply.put_name(ino, index + 1, Some(Kind::Directory), name) {
+                    return Ok(reply.end());
                 }
                 at += 1;
             }
@@ -136,10 +136,10 @@ impl Filesystem {
                 Ok(Some(item)) => item,
                 Ok(None) => break,
                 // What is in the buffer already is right: the error comes with the next call.
-                Err(_) if answer.dirents.used() > 0 => break,
+                Err(_) if reply.dirents.used() > 0 => break,
                 Err(error) => return Err(error.into()),
             };
-            if !self.put_item(dir, &item, at + 1, &mut answer) {
+            if !self.put_item(dir, &item, at + 1, &mut reply) {
                 break;
             }
             at += 1;
@@ -150,7 +150,7 @@ impl Filesystem {
         {
             self.names.cache().put_listing(dir.ino(), whole);
         }
-        Ok(answer.end())
+        Ok(reply.end())
     }
 
     fn note_oddities(&self, dir: &Inode, odd: &Oddities) {
@@ -175,7 +175,7 @@ impl Filesystem {
         dir: &Arc<Inode>,
         item: &ListedName,
         next: u64,
-        answer: &mut Answer<'_>,
+        reply: &mut DirentReply<'_>,
     ) -> bool {
         let child = self.inodes.child(dir.ino(), &item.name);
         // A long directory is read for longer than a request may be old.
@@ -205,7 +205,7 @@ impl Filesystem {
             (None, None) => None,
         };
         let reference = match (local, &what) {
-            _ if !answer.plus || kind.is_none() => None,
+            _ if !reply.plus || kind.is_none() => None,
             (Some(local), _) => self.inodes.refer(local),
             (None, Some(what)) if self.inodes.count() <= INODES_MAX => {
                 Some(self.reference(dir, &item.name, what, None, begun))
@@ -214,17 +214,17 @@ impl Filesystem {
         };
         if let Some(reference) = reference {
             let valid = self.names.cache().remaining(true, begun, now);
-            return answer.put_reference(reference, valid, next, &item.name);
+            return reply.put_reference(reference, valid, next, &item.name);
         }
         // Without a node (`fuse_direntplus_link`): whoever wants more looks it up.
         let ino = child
             .as_ref()
             .map_or(UNKNOWN_INO, |child| child.shown_ino());
-        answer.put_name(ino, next, kind, &item.name)
+        reply.put_name(ino, next, kind, &item.name)
     }
 }
 
-impl Answer<'_> {
+impl DirentReply<'_> {
     /// Adds a name without a reference. False if it does not fit. Readers of a directory pass over names with
     /// the number 0.
     fn put_name(&mut self, ino: u64, next: u64, kind: Option<Kind>, name: &str) -> bool {

@@ -10,7 +10,7 @@ use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
 use super::create::content_type;
-use super::publish::{Waiter, rebase};
+use super::publish::{PublishWaiter, rebase};
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
@@ -18,7 +18,7 @@ use crate::fs::names::cache::NameTarget;
 use crate::fs::names::key::file_key;
 use crate::fs::now::Now;
 use crate::fs::table::inode::Inode;
-use crate::fs::table::state::shown::{Lineage, Shown};
+use crate::fs::table::inode::state::shown::{Lineage, Shown};
 use crate::fs::task::Context;
 use crate::fuse::{Interrupt, Responder};
 
@@ -38,7 +38,7 @@ struct Copied {
 }
 
 /// A directory and a name in it.
-type Place = (Arc<Inode>, Box<str>);
+type NameIn = (Arc<Inode>, Box<str>);
 
 impl Filesystem {
     pub(in crate::fs) fn rename(
@@ -69,8 +69,8 @@ impl Filesystem {
 
     async fn rename_file(
         &self,
-        source: &Place,
-        target: &Place,
+        source: &NameIn,
+        target: &NameIn,
         flags: u32,
         interrupt: &mut Interrupt,
     ) -> FsResult<()> {
@@ -94,7 +94,7 @@ impl Filesystem {
             }
         }
         if inode.state().is_local() {
-            self.publish(&inode, Waiter::Other).await?;
+            self.publish(&inode, PublishWaiter::Other).await?;
         }
         // No publish of either may cross. Two renames lock alike: in order of the numbers.
         let mut both: Vec<&Arc<Inode>> = std::iter::once(&inode).chain(&replaced).collect();
@@ -127,8 +127,8 @@ impl Filesystem {
     async fn leave_old_name(
         &self,
         inode: &Arc<Inode>,
-        (dir, name): &Place,
-        (new_dir, new_name): &Place,
+        (dir, name): &NameIn,
+        (new_dir, new_name): &NameIn,
         copied: Copied,
     ) -> FsResult<()> {
         let source = &copied.source;

@@ -15,7 +15,7 @@ use crate::fs::attr::FileAttr;
 use crate::fs::error::{FsResult, look_again};
 use crate::fs::names::cache::NameTarget;
 use crate::fs::table::inode::Inode;
-use crate::fs::table::state::shown::Shown;
+use crate::fs::table::inode::state::shown::Shown;
 
 /// What the reply to who asks can bring the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use crate::fs::error::{FsError, FsResult, look_again};
 use crate::fs::names::cache::NameTarget;
 use crate::fs::now::Now;
 use crate::fs::table::inode::Inode;
-use crate::fs::table::state::InodeState;
-use crate::fs::table::state::shown::{Lineage, Shown};
+use crate::fs::table::inode::state::InodeState;
+use crate::fs::table::inode::state::shown::{Lineage, Shown};
 use crate::fs::task::Context;
 use crate::fuse::Responder;
 use crate::fuse::request::SetAttr;
@@ -65,7 +65,7 @@ impl Filesystem {
         if !by_handle {
             self.revalidate_published(inode).await?;
         }
-        // A writer for as long as this lasts: the release of another must not settle the file
+        // A writer for as long as this lasts: the release of another must not end the writing
         // while its base is on its way, or what is cut here would be cut from nothing.
         let was_dirty = {
             let mut state = inode.state();

@@ -1,6 +1,6 @@
-//! Names that are no files: symbolic links, FIFOs and sockets. Each is an object whose metadata hold
-//! the type bits (`attr.rs`), a link's bytes being its target, so that AWS's gateways and s3fs see the
-//! same. They are in the store when the call that makes them returns.
+//! Names that are no files: symbolic links, FIFOs and sockets. Each is an object whose metadata hold the
+//! type bits (`metadata`), a link's bytes being its target, so that AWS's gateways and s3fs see the same.
+//! They are in the store when the call that makes them returns; so is a file that mknod(2) makes.
 //!
 //! What an object is only HEAD tells. Listings do not, and a HEAD for each small object in them would
 //! cost more than the listing. So a name that a reader of its directory was shown is a file until
@@ -16,6 +16,7 @@ use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 use bytes::Bytes;
 
 use super::create::Creation;
+use super::publish::PublishWaiter;
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
@@ -24,13 +25,13 @@ use crate::fs::names::cache::NameTarget;
 use crate::fs::names::key::file_key;
 use crate::fs::now::Now;
 use crate::fs::table::inode::Inode;
-use crate::fs::table::state::shown::Shown;
+use crate::fs::table::inode::state::shown::Shown;
 use crate::fs::task::Context;
 use crate::fuse::Responder;
 use crate::fuse::abi::EntryOut;
 
 /// What is to be made.
-pub(super) struct Special {
+struct Special {
     kind: Kind,
     creation: Creation,
     /// A link's target.
@@ -39,7 +40,7 @@ pub(super) struct Special {
 
 impl Special {
     /// A FIFO or a socket.
-    pub(super) fn new(kind: Kind, creation: Creation) -> Self {
+    fn new(kind: Kind, creation: Creation) -> Self {
         Self {
             kind,
             creation,
@@ -68,14 +69,51 @@ impl Filesystem {
         self.make_special(context, name, link, responder);
     }
 
-    /// Makes the object in the directory that `context` is about, and answers with its entry.
-    pub(super) fn make_special(
+    pub(in crate::fs) fn mknod(
         &self,
-        context: Context,
+        parent: u64,
         name: &[u8],
-        special: Special,
+        creation: Creation,
         responder: Responder,
     ) {
+        let context = Context::new("mknod", parent);
+        let special = match creation.mode() & libc::S_IFMT {
+            libc::S_IFREG | 0 => None,
+            libc::S_IFIFO => Some(Kind::Fifo),
+            libc::S_IFSOCK => Some(Kind::Socket),
+            // Whoever can write to the bucket could reach the devices of every machine that mounts it.
+            _ => return FsError::NotPermitted.answer(responder),
+        };
+        if let Some(kind) = special {
+            let special = Special::new(kind, creation);
+            return self.make_special(context, name, special, responder);
+        }
+        let made = self
+            .writable()
+            .and_then(|()| self.place(parent, name))
+            .and_then(|(dir, name)| self.new_file(&dir, &name, creation));
+        let reference = match made {
+            Ok(reference) => reference,
+            Err(error) => return context.fail(responder, &error),
+        };
+        let context = Context::of("mknod", reference.inode());
+        let this = self.this();
+        let work = async move {
+            let inode = reference.inode();
+            if let Err(error) = this.publish(inode, PublishWaiter::Other).await {
+                this.give_up(inode, None).await;
+                return Err(error);
+            }
+            this.finish_writing(inode);
+            Ok(reference.entry(this.config.metadata_ttl))
+        };
+        self.spawn(context, responder, work, |responder, entry| {
+            responder.entry(&entry);
+        });
+    }
+
+    /// Makes the object in the directory that `context` is about, and answers with its entry.
+    fn make_special(&self, context: Context, name: &[u8], special: Special, responder: Responder) {
         let place = self.writable().and_then(|()| self.place(context.ino, name));
         let (dir, name) = match place {
             Ok(place) => place,

@@ -11,7 +11,7 @@ use ackfs_cache::read::{ReadCache, Stream};
 use parking_lot::{Mutex, RwLock};
 
 use super::inode::Inode;
-use super::state::InodeState;
+use super::inode::state::InodeState;
 
 /// An open file.
 #[derive(Debug)]

@@ -22,9 +22,12 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::state::InodeState;
+use self::state::InodeState;
 use crate::fs::attr::Kind;
 use crate::fuse::abi::{Attr, EntryOut};
+
+pub(super) mod location;
+pub(in crate::fs) mod state;
 
 /// The root's number (FUSE_ROOT_ID).
 pub(in crate::fs) const ROOT: u64 = 1;

@@ -15,10 +15,10 @@ use ackfs_cache::store::Metadata;
 use self::shown::Shown;
 use self::told::Told;
 use self::written::Written;
-use super::inode::Inode;
-use super::life::Life;
+use super::Inode;
 use super::location::Location;
 use crate::fs::attr::{FileAttr, Kind};
+use crate::fs::table::life::Life;
 
 pub(in crate::fs) mod shown;
 pub(in crate::fs) mod told;
@@ -42,7 +42,11 @@ pub(in crate::fs) struct InodeState {
 
 impl InodeState {
     /// A new inode's; `dirty` is what is to be published of it if it is new here.
-    pub(super) fn new(location: Location, shown: Shown, dirty: Option<Arc<DirtyFile>>) -> Self {
+    pub(in crate::fs::table) fn new(
+        location: Location,
+        shown: Shown,
+        dirty: Option<Arc<DirtyFile>>,
+    ) -> Self {
         let mut state = Self {
             location,
             life: Life::BEGIN,
@@ -59,18 +63,18 @@ impl InodeState {
         state
     }
 
-    /// What [`InodeTable::succeed`](super::InodeTable::succeed) gives the same file.
-    pub(super) fn succeeding(&self, location: Location) -> Self {
+    /// What [`InodeTable::succeed`](crate::fs::table::InodeTable::succeed) gives the same file.
+    pub(in crate::fs::table) fn succeeding(&self, location: Location) -> Self {
         Self::new(location, self.shown.clone(), None)
     }
 
     /// Called whenever the state is locked.
-    pub(super) fn refresh(&mut self) {
+    pub(in crate::fs::table) fn refresh(&mut self) {
         self.location.refresh();
     }
 
     /// Called before and after every transition.
-    pub(super) fn assert_invariants(&self, kind: Kind) {
+    pub(in crate::fs::table) fn assert_invariants(&self, kind: Kind) {
         self.shown.assert_invariants(kind);
         self.written.assert_invariants(kind);
         self.told.assert_invariants(self.handles);
@@ -130,7 +134,7 @@ impl InodeState {
         self.location.name()
     }
 
-    pub(super) fn location(&self) -> &Location {
+    pub(in crate::fs::table) fn location(&self) -> &Location {
         &self.location
     }
 
@@ -190,14 +194,14 @@ impl InodeState {
     }
 
     /// Whether nothing needs the inode any more.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::fs::table) fn is_idle(&self) -> bool {
         let is_held = self.told.lookups() > 0 || self.handles > 0 || self.dependents > 0;
         !is_held && self.written.dirty().is_none()
     }
 
     /// Whether the kernel may as well forget it, and we with it: nobody has it open or wanted it since this
     /// was last asked, and all that is known of it here can be asked for again.
-    pub(super) fn may_be_forgotten(&mut self) -> bool {
+    pub(in crate::fs::table) fn may_be_forgotten(&mut self) -> bool {
         let busy = self.handles > 0 || self.written.has_writers() || self.successor.is_some();
         let gone = self.told.lookups() == 0 || self.life.is_ending();
         // So is a failure that nobody was told of.
@@ -208,32 +212,36 @@ impl InodeState {
 
 /// What the table changes with itself.
 impl InodeState {
-    pub(super) fn life_mut(&mut self) -> &mut Life {
+    pub(in crate::fs::table) fn life_mut(&mut self) -> &mut Life {
         &mut self.life
     }
 
     /// Goes to another place. Gives the directory that it was in.
-    pub(super) fn go(&mut self, dir: Arc<Inode>, name: Arc<str>) -> Option<Arc<Inode>> {
+    pub(in crate::fs::table) fn go(
+        &mut self,
+        dir: Arc<Inode>,
+        name: Arc<str>,
+    ) -> Option<Arc<Inode>> {
         self.location.go(dir, name)
     }
 
     /// Another inode needs this one.
-    pub(super) fn hold(&mut self) {
+    pub(in crate::fs::table) fn hold(&mut self) {
         self.dependents += 1;
     }
 
     /// It does not any more.
-    pub(super) fn let_go(&mut self) {
+    pub(in crate::fs::table) fn let_go(&mut self) {
         self.dependents -= 1;
     }
 
-    pub(super) fn set_successor(&mut self, successor: Arc<Inode>) {
+    pub(in crate::fs::table) fn set_successor(&mut self, successor: Arc<Inode>) {
         debug_assert!(self.successor.is_none(), "two inodes succeed one");
         self.successor = Some(successor);
     }
 
     /// The inode is at its end. Gives those that it held.
-    pub(super) fn end(&mut self) -> impl Iterator<Item = Arc<Inode>> + use<> {
+    pub(in crate::fs::table) fn end(&mut self) -> impl Iterator<Item = Arc<Inode>> + use<> {
         let dir = self.location.dir().cloned();
         self.successor.take().into_iter().chain(dir)
     }

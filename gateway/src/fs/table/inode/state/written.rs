@@ -182,7 +182,7 @@ impl InodeState {
 
     /// The file is the store's again if the last writer is gone and nothing is dirty. The bytes of a file
     /// that has no name any more stay until the last handle is closed: nobody else has them.
-    pub(in crate::fs::table) fn settle(&mut self) -> Option<Arc<DirtyFile>> {
+    pub(in crate::fs::table) fn finish_writing(&mut self) -> Option<Arc<DirtyFile>> {
         let is_wanted = self.life.is_ending() && self.handles > 0;
         let is_needless = !self.is_dirty() || self.life.is_gone();
         if self.written.has_writers() || is_wanted || !is_needless {

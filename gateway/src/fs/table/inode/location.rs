@@ -5,18 +5,18 @@
 //! place alone: when a directory moved, every key that is kept is derived anew when its inode is locked next
 //! ([`DirectoryMoves`]), from the directories above, whatever became of those by then.
 //!
-//! A directory is therefore kept in the table as long as anything in it is: see `references`.
+//! A directory is therefore kept in the table as long as anything in it is: see `table::references`.
 //!
 //! Lock order: an inode's state, then its directory's, then that one's, up to the root.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::inode::{Inode, ROOT};
+use super::{Inode, ROOT};
 
 /// How often a directory was moved in this mount.
 #[derive(Debug, Default)]
-pub(super) struct DirectoryMoves(AtomicU64);
+pub(in crate::fs::table) struct DirectoryMoves(AtomicU64);
 
 impl DirectoryMoves {
     fn count(&self) -> u64 {
@@ -24,14 +24,14 @@ impl DirectoryMoves {
     }
 
     /// A directory was moved: its location is changed already.
-    pub(super) fn moved(&self) {
+    pub(in crate::fs::table) fn moved(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Location {
+pub(in crate::fs::table) struct Location {
     /// `None` for the root.
     dir: Option<Arc<Inode>>,
     name: Arc<str>,
@@ -45,7 +45,7 @@ pub(super) struct Location {
 
 impl Location {
     /// The root's, whose key is `prefix`.
-    pub(super) fn root(prefix: &str, moves: Arc<DirectoryMoves>) -> Self {
+    pub(in crate::fs::table) fn root(prefix: &str, moves: Arc<DirectoryMoves>) -> Self {
         Self {
             dir: None,
             name: "".into(),
@@ -57,7 +57,7 @@ impl Location {
     }
 
     /// That of `name` in `dir`.
-    pub(super) fn new(
+    pub(in crate::fs::table) fn new(
         dir: Arc<Inode>,
         name: Arc<str>,
         is_directory: bool,
@@ -76,7 +76,7 @@ impl Location {
     }
 
     /// Makes the key that of now, if a directory was moved since it was derived.
-    pub(super) fn refresh(&mut self) {
+    pub(in crate::fs::table) fn refresh(&mut self) {
         let moves = self.moves.count();
         if self.derived_after == moves {
             return;
@@ -88,7 +88,11 @@ impl Location {
     }
 
     /// Goes to `name` in `dir`. Gives the directory that it was in.
-    pub(super) fn go(&mut self, dir: Arc<Inode>, name: Arc<str>) -> Option<Arc<Inode>> {
+    pub(in crate::fs::table) fn go(
+        &mut self,
+        dir: Arc<Inode>,
+        name: Arc<str>,
+    ) -> Option<Arc<Inode>> {
         self.derived_after = self.moves.count();
         self.key = join(&dir, &name, self.suffix);
         self.name = name;
@@ -96,20 +100,20 @@ impl Location {
     }
 
     /// The directory that it is in; `None` for the root.
-    pub(super) fn dir(&self) -> Option<&Arc<Inode>> {
+    pub(in crate::fs::table) fn dir(&self) -> Option<&Arc<Inode>> {
         self.dir.as_ref()
     }
 
     /// The number of the directory; the root is in itself.
-    pub(super) fn parent(&self) -> u64 {
+    pub(in crate::fs::table) fn parent(&self) -> u64 {
         self.dir.as_ref().map_or(ROOT, |dir| dir.ino())
     }
 
-    pub(super) fn name(&self) -> &Arc<str> {
+    pub(in crate::fs::table) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    pub(super) fn key(&self) -> &Arc<str> {
+    pub(in crate::fs::table) fn key(&self) -> &Arc<str> {
         &self.key
     }
 }
