@@ -19,6 +19,9 @@ use crate::fuse::request::Time;
 /// The longest target of a symbolic link in bytes: PATH_MAX without its NUL, as symlink(2) takes it.
 pub const TARGET_LEN_MAX: u64 = 4095;
 
+/// The content type of a directory's marker, as other clients give it.
+pub(in crate::fs) const DIRECTORY_TYPE: &str = "application/x-directory";
+
 /// s3fs's name for the status change time.
 const CTIME: &str = "ctime";
 
@@ -188,6 +191,12 @@ fn parse_time(text: &str) -> Option<SystemTime> {
         seconds,
         nanoseconds,
     }))
+}
+
+/// What browsers and other clients of the bucket are told that a new file is: by the end of its name.
+pub(in crate::fs) fn content_type(name: &str) -> &'static str {
+    let guess = mime_guess::from_path(name).first_raw();
+    guess.unwrap_or("application/octet-stream")
 }
 
 #[cfg(test)]

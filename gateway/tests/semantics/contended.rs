@@ -154,7 +154,7 @@ fn what_is_read_beside_a_writer_is_one_version_and_every_open_succeeds() {
                 }
             });
             // What fails is told when the writer has ended.
-            let reading = scope.spawn(move || Vec::from_iter((0..200).map(|_| read())));
+            let reading = scope.spawn(move || (0..200).map(|_| read()).collect::<Vec<_>>());
             let found = reading.join();
             is_over.store(true, Ordering::Relaxed);
             writing.join().unwrap();

@@ -11,6 +11,7 @@ use super::open::writes;
 use crate::fs::Filesystem;
 use crate::fs::attr::FileAttr;
 use crate::fs::error::{FsError, FsResult};
+use crate::fs::metadata::{DIRECTORY_TYPE, content_type};
 use crate::fs::names::cache::{Fact, FactOrigin, NameTarget, WholeListing};
 use crate::fs::names::key::{directory_prefix, file_key};
 use crate::fs::now::Now;
@@ -22,9 +23,6 @@ use crate::fs::table::references::Reference;
 use crate::fs::task::Context;
 use crate::fuse::abi::OpenOut;
 use crate::fuse::{Caller, Responder};
-
-/// The content type of a directory's marker, as other clients give it.
-pub(super) const DIRECTORY_TYPE: &str = "application/x-directory";
 
 /// Whose a new name is, and with which permission bits.
 #[derive(Debug, Clone, Copy)]
@@ -258,10 +256,4 @@ impl Filesystem {
         self.names.cache().put_listing(ino, nothing);
         Ok(reference)
     }
-}
-
-/// What browsers and other clients of the bucket are told that a new file is: by the end of its name.
-pub(super) fn content_type(name: &str) -> &'static str {
-    let guess = mime_guess::from_path(name).first_raw();
-    guess.unwrap_or("application/octet-stream")
 }

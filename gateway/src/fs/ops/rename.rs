@@ -9,11 +9,11 @@ use std::sync::Arc;
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
-use super::create::content_type;
 use super::publish::{PublishWaiter, rebase};
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
+use crate::fs::metadata::content_type;
 use crate::fs::names::cache::NameTarget;
 use crate::fs::names::key::file_key;
 use crate::fs::now::Now;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 
-use super::create::DIRECTORY_TYPE;
 use super::publish::rebase;
 use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind, resolve};
 use crate::fs::error::{FsError, FsResult, look_again};
+use crate::fs::metadata::DIRECTORY_TYPE;
 use crate::fs::names::cache::NameTarget;
 use crate::fs::now::Now;
 use crate::fs::table::inode::Inode;
