@@ -2,13 +2,19 @@
 //! bytes come from and go to [`ackfs_cache`].
 //!
 //! [`Filesystem::handle`] runs on a ring thread and never waits: what can be answered from what is
-//! here is answered there, everything else takes its request along into a task. The rooms inside:
-//! [`table`] holds what the kernel holds, [`names`] what the store said of names, and [`ops`] has a file
-//! for each of the kernel's verbs.
+//! here is answered there, everything else takes its request along into a task. The rooms inside, of which
+//! each knows only those below it:
+//!
+//! ```text
+//! ops      the kernel's verbs, a file for each: what is asked, decided, answered
+//! names    what the store said of names, and asking it
+//! table    what the kernel holds: inodes, references, handles
+//! attr, metadata, error    what stat shows; what the object carries; errno
+//! ```
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use ackfs_cache::dirty::Writer;
 use ackfs_cache::read::ReadCache;
@@ -19,19 +25,27 @@ use tokio_util::task::TaskTracker;
 
 use self::attr::{Defaults, FileAttr};
 use self::error::{FsError, FsResult, look_again};
-use self::names::cache::KnownNames;
-use self::names::contended::HotNames;
+use self::names::{NameLimits, Namespace};
+use self::now::Now;
+use self::ops::create::Creation;
+pub use self::ops::drain::Unsaved;
 pub use self::ops::flush::CloseMode;
-use self::table::handles::{DirHandle, FileHandle, Handles};
-use self::table::inode::{Inode, NewInode, State, Table};
+use self::ops::readdir::DirHandle;
+use self::table::InodeTable;
+use self::table::handles::{FileHandle, Handles};
+use self::table::inode::Inode;
 use crate::fuse::mount::Kernel;
 use crate::fuse::{Handler, Op, Request, Responder};
 
 pub mod attr;
 pub mod error;
+pub mod metadata;
 pub mod names;
 pub mod ops;
-pub mod table;
+
+mod now;
+mod table;
+mod task;
 
 /// How a bucket is shown.
 #[derive(Debug, Clone)]
@@ -55,17 +69,6 @@ pub struct FsConfig {
     /// Of how many names something is kept here at most, as far as the kernel lets go of what it does not
     /// use: some 1.5 kB for each.
     pub names_max: usize,
-}
-
-/// A file whose bytes are not all in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsaved {
-    /// Its key.
-    pub key: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Why the last try failed; `None` if none has failed.
-    pub cause: Option<String>,
 }
 
 /// Levels now and counters since the start.
@@ -94,7 +97,7 @@ pub struct FsStats {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct FsCounters {
     lost_files: AtomicU64,
     hidden_keys: AtomicU64,
     shadowed_files: AtomicU64,
@@ -115,16 +118,15 @@ pub struct Filesystem {
     runtime: Runtime,
     kernel: OnceLock<Kernel>,
     close_mode: OnceLock<CloseMode>,
-    inodes: Table,
+    inodes: Arc<InodeTable>,
     files: Handles<FileHandle>,
     dirs: Handles<DirHandle>,
-    known: KnownNames,
-    hot: HotNames,
+    names: Namespace,
     refuse_writers: AtomicBool,
     /// Publishes that a RELEASE has begun: a drain waits for them.
     releases: TaskTracker,
     worked: Arc<Notify>,
-    counters: Counters,
+    counters: FsCounters,
 }
 
 impl Filesystem {
@@ -142,12 +144,18 @@ impl Filesystem {
             file_mode: config.file_mode & 0o7777,
             dir_mode: config.dir_mode & 0o7777,
         };
-        let root = FileAttr::directory(&defaults, SystemTime::now());
+        let now = Now::read();
+        let root = FileAttr::directory(&defaults, now.clock);
+        let inodes = InodeTable::new(&config.prefix, root, now.instant);
+        let limits = NameLimits {
+            positive_ttl: config.metadata_ttl,
+            negative_ttl: config.negative_ttl,
+            names_max: config.names_max,
+        };
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
-            inodes: Table::new(&config.prefix, root, Instant::now()),
-            hot: HotNames::default(),
-            known: KnownNames::new(config.metadata_ttl, config.negative_ttl, config.names_max),
+            names: Namespace::new(limits, store.clone(), inodes.clone(), runtime.clone()),
+            inodes,
             config,
             defaults,
             store,
@@ -161,7 +169,7 @@ impl Filesystem {
             refuse_writers: AtomicBool::new(false),
             releases: TaskTracker::new(),
             worked: Arc::default(),
-            counters: Counters::default(),
+            counters: FsCounters::default(),
         })
     }
 
@@ -188,48 +196,6 @@ impl Filesystem {
         self.refuse_writers.store(true, Ordering::Release);
     }
 
-    /// Publishes everything that is dirty and gives when all is in the store. What fails is tried
-    /// again, ever more slowly; the caller bounds the wait.
-    pub async fn drain(&self) {
-        let mut pause = Duration::from_millis(100);
-        self.releases.close();
-        loop {
-            self.releases.wait().await;
-            let unsaved = self.inodes.unsaved();
-            let mut failed = 0;
-            for inode in unsaved {
-                let dirty = inode.state.lock().dirty.clone();
-                if dirty.is_some_and(|dirty| dirty.is_dirty())
-                    && self.publish(&inode).await.is_err()
-                {
-                    failed += 1;
-                }
-            }
-            if failed == 0 {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
-        }
-    }
-
-    /// Files whose bytes are not all in the store now.
-    pub fn unsaved(&self) -> Vec<Unsaved> {
-        let inodes = self.inodes.unsaved();
-        inodes
-            .iter()
-            .filter_map(|inode| {
-                let state = inode.state.lock();
-                let dirty = state.dirty.as_ref().filter(|dirty| dirty.is_dirty())?;
-                (!state.unlinked).then(|| Unsaved {
-                    key: state.key.to_string(),
-                    size: dirty.size(),
-                    cause: state.stuck.clone(),
-                })
-            })
-            .collect()
-    }
-
     /// The counters.
     pub fn stats(&self) -> FsStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -252,24 +218,17 @@ impl Filesystem {
         }
     }
 
-    /// The inode of that number.
-    /// The inode of a name, as [`Table::find_or_insert`] gives it. If there are too many then, the
-    /// kernel is asked to forget some.
-    fn enter(
-        &self,
-        new: NewInode,
-        keep: impl FnOnce(&Inode, &mut State, &NewInode) -> bool,
-    ) -> Arc<Inode> {
-        let inode = self.inodes.find_or_insert(new, keep);
+    /// Asks the kernel to forget some inodes if there are too many. Called when one was made.
+    fn prune(&self) {
         if let Some(kernel) = self.kernel.get().filter(|kernel| kernel.can_prune()) {
             let superfluous = self.inodes.superfluous(self.config.names_max);
             if !superfluous.is_empty() {
                 kernel.prune(superfluous);
             }
         }
-        inode
     }
 
+    /// The inode of that number.
     fn inode(&self, ino: u64) -> FsResult<Arc<Inode>> {
         self.inodes.get(ino).ok_or_else(look_again)
     }
@@ -284,137 +243,31 @@ impl Filesystem {
         }
     }
 
-    /// What a task takes along. The handler lives as long as the connection, and a task belongs to
-    /// a request of it.
-    fn this(&self) -> Arc<Self> {
-        self.this
-            .upgrade()
-            .expect("a filesystem that serves is alive")
-    }
-
-    /// Runs `work` in a task.
-    fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.worked.notify_one();
-        self.runtime.spawn(work);
-    }
-
     /// Gives up what is known of names and too old to be believed. To be called now and then while there is
     /// work. Never waits.
     pub fn tidy(&self) {
-        self.known.tidy();
+        self.names.cache().tidy();
     }
 
     /// Notified of each operation that does not answer at once.
     pub fn worked(&self) -> Arc<Notify> {
         self.worked.clone()
     }
-
-    /// Runs `work` in a task and answers with what it gives; INTERRUPT ends it with `Interrupted`.
-    fn spawn_interruptible<T, F>(
-        &self,
-        context: Context,
-        responder: Responder,
-        work: F,
-        answer: impl FnOnce(Responder, T) + Send + 'static,
-    ) where
-        T: Send + 'static,
-        F: Future<Output = FsResult<T>> + Send + 'static,
-    {
-        let mut interrupt = responder.interrupt();
-        self.run(async move {
-            let result = tokio::select! {
-                result = work => result,
-                () = interrupt.interrupted() => Err(FsError::Interrupted),
-            };
-            context.finish(responder, result, answer);
-        });
-    }
-
-    /// Runs `work` in a task to its end, whoever gives up waiting.
-    fn spawn<T, F>(
-        &self,
-        context: Context,
-        responder: Responder,
-        work: F,
-        answer: impl FnOnce(Responder, T) + Send + 'static,
-    ) where
-        T: Send + 'static,
-        F: Future<Output = FsResult<T>> + Send + 'static,
-    {
-        self.run(async move {
-            let result = work.await;
-            context.finish(responder, result, answer);
-        });
-    }
-}
-
-/// What a failed answer's log line says beside the error.
-#[derive(Debug, Clone)]
-struct Context {
-    op: &'static str,
-    ino: u64,
-    key: Arc<str>,
-}
-
-impl Context {
-    fn new(op: &'static str, ino: u64) -> Self {
-        Self {
-            op,
-            ino,
-            key: Arc::from(""),
-        }
-    }
-
-    /// With the key, which costs a copy: for what leaves the ring thread anyway.
-    fn of(op: &'static str, inode: &Inode) -> Self {
-        Self {
-            op,
-            ino: inode.ino,
-            key: inode.state.lock().key.clone(),
-        }
-    }
-
-    /// Of a name in a directory.
-    fn below(op: &'static str, dir: &Inode, name: &str) -> Self {
-        Self {
-            op,
-            ino: dir.ino,
-            key: format!("{}{name}", dir.state.lock().key).into(),
-        }
-    }
-
-    fn finish<T>(
-        &self,
-        responder: Responder,
-        result: FsResult<T>,
-        answer: impl FnOnce(Responder, T),
-    ) {
-        match result {
-            Ok(value) => answer(responder, value),
-            Err(error) => self.fail(responder, &error),
-        }
-    }
-
-    fn fail(&self, responder: Responder, error: &FsError) {
-        error.log(self.op, self.ino, &self.key);
-        error.answer(responder);
-    }
 }
 
 impl Handler for Filesystem {
     fn handle(&self, request: Request, responder: Responder) {
         let ino = request.ino;
+        let creation = |mode| Creation::new(mode, request.caller, Now::read());
         match request.op {
-            Op::Lookup { name } => self.lookup(ino, &name, responder),
-            Op::Getattr { .. } => self.getattr(ino, responder),
-            Op::Setattr { set } => self.setattr(ino, set, responder),
-            Op::Mkdir { name, mode, .. } => self.mkdir(ino, &name, mode, request.caller, responder),
-            Op::Mknod { name, mode, .. } => self.mknod(ino, &name, mode, request.caller, responder),
+            Op::Lookup { name } => self.lookup(ino, &name, Now::read(), responder),
+            Op::Getattr { .. } => self.getattr(ino, Now::read(), responder),
+            Op::Setattr { set } => self.setattr(ino, set, Now::read(), responder),
+            Op::Mkdir { name, mode, .. } => self.mkdir(ino, &name, creation(mode), responder),
+            Op::Mknod { name, mode, .. } => self.mknod(ino, &name, creation(mode), responder),
             Op::Create {
                 name, mode, flags, ..
-            } => {
-                self.create(ino, &name, mode, flags, request.caller, responder);
-            }
+            } => self.create(ino, &name, flags, creation(mode), responder),
             Op::Unlink { name } => self.unlink(ino, &name, responder),
             Op::Rmdir { name } => self.rmdir(ino, &name, responder),
             Op::Rename {
@@ -423,23 +276,19 @@ impl Handler for Filesystem {
                 new_name,
                 flags,
             } => {
-                self.rename(ino, &name, new_parent, &new_name, flags, responder);
+                self.rename((ino, &name), (new_parent, &new_name), flags, responder);
             }
-            Op::Open { flags } => self.open(ino, flags, responder),
+            Op::Open { flags } => self.open(ino, flags, Now::read(), responder),
             Op::Read {
                 fh, offset, size, ..
-            } => self.read(ino, fh, offset, size, responder),
-            Op::Write { fh, offset, .. } => self.write(ino, fh, offset, responder),
+            } => self.read(fh, offset, size, responder),
+            Op::Write { fh, offset, .. } => self.write(ino, fh, offset, Now::read(), responder),
             Op::Flush { fh, last, .. } => self.flush(fh, last, responder),
             Op::Fsync { fh, .. } => self.fsync(fh, responder),
             Op::Release { fh, .. } => self.release(fh, responder),
             Op::Opendir { .. } => self.opendir(ino, responder),
-            Op::Readdir { fh, offset, size } => {
-                self.readdir(ino, fh, offset, size, false, responder);
-            }
-            Op::Readdirplus { fh, offset, size } => {
-                self.readdir(ino, fh, offset, size, true, responder);
-            }
+            Op::Readdir { fh, offset, size } => self.readdir(fh, offset, size, false, responder),
+            Op::Readdirplus { fh, offset, size } => self.readdir(fh, offset, size, true, responder),
             Op::Releasedir { fh } => {
                 self.dirs.remove(fh);
                 responder.empty();
@@ -447,8 +296,9 @@ impl Handler for Filesystem {
             // A directory's changes are at the store when they are answered.
             Op::Fsyncdir { .. } => responder.empty(),
             Op::Statfs => Self::statfs(responder),
+            // symlink(7): the permissions of a link are all there, and mean nothing.
             Op::Symlink { name, target } => {
-                self.symlink(ino, &name, target, request.caller, responder);
+                self.symlink(ino, &name, target, creation(0o777), responder);
             }
             Op::Readlink => self.readlink(ino, responder),
             // link(2): "the filesystem does not support the creation of hard links".

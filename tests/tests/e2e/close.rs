@@ -351,8 +351,8 @@ fn a_small_file_costs_one_put(world: &World) {
     let cost = world.demo().requests() - before;
     assert_eq!(cost.put, files, "one PUT a file: {cost:?}");
     let lookups = cost.head + cost.list;
-    // A pause of two seconds ends a burst (`fs/burst.rs`): the next names are asked for again, by a HEAD
-    // and a listing each. And a listing is believed for a second.
+    // A pause of two seconds ends a run of creations (`fs/names/creations.rs`): the next names are asked for
+    // again, by a HEAD and a listing each. And a listing is believed for a second.
     let slack = 20 * pauses + 2 * begun.elapsed().as_secs();
     assert!(
         lookups <= files + slack,

@@ -6,17 +6,18 @@
 //! asks again for what did not fit. Whoever steps back further makes it list again from a mark.
 //! Offsets: 1 is `.`, 2 is `..`, then the names in the order they came.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ackfs_cache::store::{ListPage, ListRequest, ObjectStore, StoreResult};
+use ackfs_cache::store::{ListEntry, ListPage, ListRequest, ObjectStore, StoreResult};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::fs::names::cache::Listed;
-use crate::fs::names::key::{Fold, name_of};
+use crate::fs::names::cache::{Fact, FactOrigin, NameTarget, WholeListing};
+use crate::fs::names::key::name_of;
+use crate::fs::names::shadow::Shadows;
 
 /// Pages fetched beyond the one being read.
 const PAGES_AHEAD: usize = 2;
@@ -27,18 +28,18 @@ const FIRST: u64 = 3;
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
+pub struct ListedName {
     /// The name.
     pub name: Box<str>,
     /// What the listing says of it; `None` for a file that this mount has not published yet.
-    pub what: Option<Listed>,
+    pub what: Option<NameTarget>,
     /// When the store was asked: for the page that it is on. A long directory takes longer to read than
     /// a name is believed.
-    pub begun: Instant,
+    pub since: Instant,
 }
 
 /// A page, and when it was asked for.
-type Page = (Instant, StoreResult<ListPage>);
+type TimedPage = (Instant, StoreResult<ListPage>);
 
 /// What was met that cannot be shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,12 +58,12 @@ pub struct Lister {
     prefix: String,
     store: Arc<dyn ObjectStore>,
     runtime: Runtime,
-    pages: mpsc::Receiver<Page>,
+    pages: mpsc::Receiver<TimedPage>,
     task: AbortHandle,
-    fold: Fold<(Listed, Instant)>,
+    shadows: Shadows<(NameTarget, Instant)>,
     /// Names not yet published that the listing has not brought yet.
     local: BTreeSet<Arc<str>>,
-    window: VecDeque<Item>,
+    window: VecDeque<ListedName>,
     /// The offset of the window's first item.
     window_first: u64,
     /// Where to list again from: offset of the item after it, and its key.
@@ -71,7 +72,7 @@ pub struct Lister {
     was_read: bool,
     begun: Instant,
     /// Everything seen so far, while it is one page: a whole listing answers look-ups.
-    whole: Option<HashMap<Box<str>, Listed>>,
+    whole: Option<WholeListing>,
     oddities: Oddities,
 }
 
@@ -96,7 +97,7 @@ impl Lister {
             runtime,
             pages,
             task,
-            fold: Fold::default(),
+            shadows: Shadows::default(),
             local: local.into_iter().collect(),
             window: VecDeque::new(),
             window_first: FIRST,
@@ -104,14 +105,9 @@ impl Lister {
             ended: false,
             was_read: false,
             begun: Instant::now(),
-            whole: Some(HashMap::new()),
+            whole: Some(WholeListing::new()),
             oddities: Oddities::default(),
         }
-    }
-
-    /// When the listing began: all that it shows is as old at most.
-    pub fn begun(&self) -> Instant {
-        self.begun
     }
 
     /// Whether anything was asked of it yet.
@@ -120,8 +116,13 @@ impl Lister {
     }
 
     /// The whole directory if it came in one page and all of it was seen; given once.
-    pub fn take_whole(&mut self) -> Option<HashMap<Box<str>, Listed>> {
-        if self.ended { self.whole.take() } else { None }
+    pub fn take_whole(&mut self) -> Option<Fact<WholeListing>> {
+        let what = self.whole.take_if(|_| self.ended)?;
+        Some(Fact {
+            what,
+            since: self.begun,
+            origin: FactOrigin::ReaderListing,
+        })
     }
 
     /// What could not be shown since the last time this was asked.
@@ -133,7 +134,7 @@ impl Lister {
     ///
     /// # Errors
     /// The store's. Waits for the store.
-    pub async fn at(&mut self, offset: u64) -> StoreResult<Option<Item>> {
+    pub async fn at(&mut self, offset: u64) -> StoreResult<Option<ListedName>> {
         self.was_read = true;
         if offset < self.window_first {
             self.restart(offset);
@@ -167,7 +168,7 @@ impl Lister {
             None => (FIRST, None),
         };
         (self.pages, self.task) = fetch(&self.prefix, after, &self.store, &self.runtime);
-        self.fold = Fold::default();
+        self.shadows = Shadows::default();
         self.window.clear();
         self.window_first = first;
         self.ended = false;
@@ -178,13 +179,13 @@ impl Lister {
     async fn next_page(&mut self) -> StoreResult<()> {
         let mut out = Vec::new();
         let Some((begun, page)) = self.pages.recv().await else {
-            self.fold.finish(&mut out);
+            self.shadows.finish(&mut out);
             self.append(out);
             let local = std::mem::take(&mut self.local);
-            self.window.extend(local.into_iter().map(|name| Item {
+            self.window.extend(local.into_iter().map(|name| ListedName {
                 name: (*name).into(),
                 what: None,
-                begun: self.begun,
+                since: self.begun,
             }));
             self.ended = true;
             return Ok(());
@@ -208,13 +209,13 @@ impl Lister {
             _ => false,
         };
         for (name, directory, what) in self.merge(page) {
-            if self.fold.push(&name, directory, (what, begun), &mut out) {
+            if self.shadows.push(&name, directory, (what, begun), &mut out) {
                 self.oddities.shadowed += 1;
                 self.oddities.example = format!("{}{name}", self.prefix);
             }
         }
         self.append(out);
-        if let (Some(key), true, true) = (last, ends_with_file, self.fold.is_empty()) {
+        if let (Some(key), true, true) = (last, ends_with_file, self.shadows.is_empty()) {
             self.marks
                 .push((self.window_first + self.window.len() as u64, key));
         }
@@ -222,7 +223,7 @@ impl Lister {
     }
 
     /// A page's objects and prefixes in one byte order, without what cannot be a name.
-    fn merge(&mut self, page: ListPage) -> Vec<(String, bool, Listed)> {
+    fn merge(&mut self, page: ListPage) -> Vec<(String, bool, NameTarget)> {
         let mut entries = page.entries.into_iter().peekable();
         let mut prefixes = page.prefixes.into_iter().peekable();
         let mut merged = Vec::new();
@@ -241,17 +242,13 @@ impl Lister {
                 if entry.key == self.prefix {
                     continue;
                 }
-                let what = Listed::File {
-                    etag: entry.etag,
-                    size: entry.size,
-                    modified: entry.modified,
-                };
-                (entry.key, false, what)
+                let (key, what) = file_of(entry);
+                (key, false, what)
             } else {
                 let Some(prefix) = prefixes.next() else {
                     return merged;
                 };
-                (prefix, true, Listed::Directory)
+                (prefix, true, NameTarget::Directory)
             };
             match name_of(&self.prefix, &key) {
                 Some(name) => merged.push((name.to_owned(), directory, what)),
@@ -263,17 +260,17 @@ impl Lister {
         }
     }
 
-    fn append(&mut self, out: Vec<(String, (Listed, Instant))>) {
-        for (name, (what, begun)) in out {
+    fn append(&mut self, out: Vec<(String, (NameTarget, Instant))>) {
+        for (name, (what, since)) in out {
             let name: Box<str> = name.into();
             self.local.remove(&*name);
             if let Some(whole) = &mut self.whole {
                 whole.insert(name.clone(), what.clone());
             }
-            self.window.push_back(Item {
+            self.window.push_back(ListedName {
                 name,
                 what: Some(what),
-                begun,
+                since,
             });
         }
     }
@@ -287,21 +284,50 @@ impl Lister {
     }
 }
 
+/// The key of a listed object, and what its name leads to.
+fn file_of(entry: ListEntry) -> (String, NameTarget) {
+    let what = NameTarget::File {
+        etag: entry.etag,
+        size: entry.size,
+        modified: entry.modified,
+    };
+    (entry.key, what)
+}
+
+/// All names in the directory `prefix`, of which `page` is the only page. A directory wins over a file.
+pub(super) fn names_in(prefix: &str, page: ListPage) -> WholeListing {
+    let files = page.entries.into_iter().map(file_of);
+    let directories = page.prefixes.into_iter();
+    let directories = directories.map(|key| (key, NameTarget::Directory));
+    files
+        .chain(directories)
+        .filter_map(|(key, what)| Some((name_of(prefix, &key)?.into(), what)))
+        .collect()
+}
+
+/// A request for one page.
+pub(in crate::fs) fn page_of(prefix: &str, delimited: bool, keys_max: u32) -> ListRequest {
+    ListRequest {
+        prefix: prefix.to_owned(),
+        delimited,
+        token: None,
+        start_after: None,
+        keys_max,
+    }
+}
+
 /// Starts the task that fetches pages.
 fn fetch(
     prefix: &str,
     start_after: Option<String>,
     store: &Arc<dyn ObjectStore>,
     runtime: &Runtime,
-) -> (mpsc::Receiver<Page>, AbortHandle) {
+) -> (mpsc::Receiver<TimedPage>, AbortHandle) {
     let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
     let store = store.clone();
     let mut request = ListRequest {
-        prefix: prefix.to_owned(),
-        delimited: true,
-        token: None,
         start_after,
-        keys_max: 1000,
+        ..page_of(prefix, true, 1000)
     };
     let task = runtime.spawn(async move {
         loop {
@@ -356,8 +382,8 @@ mod tests {
                 example: "d/a".to_owned(),
             }
         );
-        let whole = lister.take_whole().unwrap();
-        assert_eq!(whole.get("a"), Some(&Listed::Directory));
+        let whole = lister.take_whole().unwrap().what;
+        assert_eq!(whole.get("a"), Some(&NameTarget::Directory));
         assert_eq!(whole.len(), 4);
     }
 
@@ -398,9 +424,9 @@ mod tests {
             store.plant(&format!("n{index:05}"), "");
         }
         let mut lister = lister(&store, "", &[]);
-        let first = lister.at(FIRST).await.unwrap().unwrap().begun;
-        let second = lister.at(FIRST + 1400).await.unwrap().unwrap().begun;
-        assert!(lister.begun() <= first && first < second);
+        let first = lister.at(FIRST).await.unwrap().unwrap().since;
+        let second = lister.at(FIRST + 1400).await.unwrap().unwrap().since;
+        assert!(lister.begun <= first && first < second);
     }
 
     #[tokio::test]

@@ -22,12 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tracing::error;
-
-use crate::fs::error::{FsError, FsResult};
-use crate::fs::table::handles::FileHandle;
-use crate::fs::table::inode::{Inode, Told};
-use crate::fs::{Context, Filesystem};
+use super::publish::PublishWaiter;
+use crate::fs::Filesystem;
+use crate::fs::error::FsError;
+use crate::fs::table::handles::{FileHandle, LastFlush};
+use crate::fs::table::inode::Inode;
+use crate::fs::table::inode::state::written::Severity;
+use crate::fs::task::Context;
 use crate::fuse::Responder;
 use crate::fuse::abi::FOPEN_SYNC_RELEASE;
 
@@ -78,7 +79,7 @@ impl CloseMode {
     }
 
     /// What a RELEASE is to do.
-    fn at_release(self, it: Released) -> AtRelease {
+    fn at_release(self, it: ReleaseFacts) -> AtRelease {
         if !it.publishes || !it.dirty {
             return AtRelease::Answer;
         }
@@ -96,15 +97,6 @@ impl CloseMode {
     }
 }
 
-/// How the last FLUSH of a handle was answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LastFlush {
-    /// All was in the store.
-    Published,
-    /// The closer was told of a failure.
-    Failed,
-}
-
 /// What a FLUSH is to do.
 #[derive(Debug, PartialEq, Eq)]
 enum AtFlush {
@@ -116,7 +108,7 @@ enum AtFlush {
 
 /// What is known at a RELEASE.
 #[derive(Debug, Clone, Copy)]
-struct Released {
+struct ReleaseFacts {
     /// The handle's closes publish.
     publishes: bool,
     /// No handle that publishes is left.
@@ -144,17 +136,19 @@ impl Filesystem {
         let Some(handle) = self.files.get(fh) else {
             return FsError::BadHandle.answer(responder);
         };
-        if !handle.publishes {
+        if !handle.is_used() {
+            handle.used(&mut handle.inode().state());
+        }
+        if !handle.publishes() {
             return responder.empty();
         }
         match self.close_mode().at_flush(last) {
             AtFlush::Publish => {
-                let inode = handle.inode.clone();
+                let inode = handle.inode().clone();
                 self.publish_for("flush", &inode, last.then_some(handle), responder);
             }
             AtFlush::SendEarly => {
-                let dirty = handle.inode.state.lock().dirty.clone();
-                if let Some(dirty) = dirty {
+                if let Some(dirty) = handle.inode().state().written().dirty() {
                     dirty.pause();
                 }
                 responder.empty();
@@ -167,7 +161,7 @@ impl Filesystem {
             return FsError::BadHandle.answer(responder);
         };
         // Unlike close, fsync is about the file and not about the descriptor.
-        self.publish_for("fsync", &handle.inode, None, responder);
+        self.publish_for("fsync", handle.inode(), None, responder);
     }
 
     /// Publishes what is dirty and answers. `last` is the handle whose last FLUSH this is: it keeps the
@@ -179,7 +173,7 @@ impl Filesystem {
         last: Option<Arc<FileHandle>>,
         responder: Responder,
     ) {
-        if !inode.state.lock().is_dirty() {
+        if !inode.state().is_dirty() {
             if let Some(handle) = last {
                 handle.flushed_last(LastFlush::Published);
             }
@@ -188,14 +182,7 @@ impl Filesystem {
         let context = Context::of(op, inode);
         let (this, inode) = (self.this(), inode.clone());
         let work = async move {
-            let result = this.publish(&inode).await;
-            inode.state.lock().told = result.as_ref().err().map(|failed| {
-                if failed.worth_retrying() {
-                    Told::Passing
-                } else {
-                    Told::Final
-                }
-            });
+            let result = this.publish(&inode, PublishWaiter::Closer).await;
             if let Some(handle) = last {
                 handle.flushed_last(match result {
                     Ok(()) => LastFlush::Published,
@@ -211,22 +198,19 @@ impl Filesystem {
         let Some(handle) = self.files.get(fh) else {
             return FsError::BadHandle.answer(responder);
         };
-        let inode = handle.inode.clone();
-        let (last_writer, dirty) = {
-            let mut state = inode.state.lock();
+        let inode = handle.inode().clone();
+        let (last_writer, backing, dirty) = {
+            let mut state = inode.state();
             // Under this lock, as it was put in: a handle that is not in the table is no writer.
             self.files.remove(fh);
-            state.handles -= 1;
-            state.writers -= u32::from(handle.publishes);
-            if state.handles == 0 {
-                state.backing = None;
-            }
-            let last_writer = handle.publishes && state.writers == 0;
-            (last_writer, state.is_dirty())
+            handle.used(&mut state);
+            let (last_writer, backing) = state.close_handle(handle.publishes());
+            (last_writer, backing, state.is_dirty())
         };
+        drop(backing);
         let mode = self.close_mode();
-        let what = mode.at_release(Released {
-            publishes: handle.publishes,
+        let what = mode.at_release(ReleaseFacts {
+            publishes: handle.publishes(),
             last_writer,
             dirty,
             last_flush: handle.last_flush(),
@@ -236,17 +220,14 @@ impl Filesystem {
         let tracked = self.releases.token();
         let responder = match what {
             AtRelease::Answer => {
-                if last_writer || inode.state.lock().is_gone() {
-                    self.settle(&inode);
-                }
-                self.inodes.collect(&inode);
+                self.finish_writing(&inode);
                 return responder.empty();
             }
             AtRelease::Publish => {
                 self.counters.release_publishes.fetch_add(1, Relaxed);
                 if mode == CloseMode::Release {
                     // Whatever an fsync was told of earlier, this closer was not.
-                    inode.state.lock().told = None;
+                    inode.state().forget_told();
                 }
                 Some(responder)
             }
@@ -265,93 +246,27 @@ impl Filesystem {
         });
     }
 
-    /// Publishes what was changed by name, which no handle's close does, and lets the file go. What
-    /// fails is given up, for its caller is told, unless somebody writes the file: their close tries
-    /// again.
-    ///
-    /// # Errors
-    /// As [`Filesystem::publish`].
-    pub(in crate::fs) async fn publish_by_name(&self, inode: &Arc<Inode>) -> FsResult<()> {
-        let published = self.publish(inode).await;
-        if published.is_ok() {
-            self.settle(inode);
-        } else if inode.state.lock().writers == 0 {
-            self.give_up(inode, None).await;
-        }
-        published
-    }
-
-    /// The last writer is gone and nothing is dirty: the file is the store's again. The bytes of a
-    /// file that has no name any more stay until the last handle is closed: nobody else has them.
-    pub(in crate::fs) fn settle(&self, inode: &Arc<Inode>) {
-        {
-            let mut state = inode.state.lock();
-            let clean = state.dirty.as_ref().is_some_and(|dirty| !dirty.is_dirty());
-            let is_wanted = (state.unlinked || state.leaving) && state.handles > 0;
-            if state.writers > 0 || is_wanted || !(clean || state.unlinked) {
-                return;
-            }
-            if let Some(dirty) = state.dirty.take() {
-                state.attr.size = dirty.size();
-            }
-        }
-        self.inodes.settled(inode);
-        self.inodes.collect(inode);
-    }
-
     /// RELEASE of a writer found dirty bytes: published here, tried twice if that may help, then given
     /// up unless another writer is left, whose close tries again.
     async fn publish_released(&self, inode: &Arc<Inode>) {
-        let (told, writers) = {
-            let state = inode.state.lock();
-            (state.told, state.writers)
+        let (told, has_writers) = {
+            let state = inode.state();
+            (state.written().told(), state.written().has_writers())
         };
-        if told == Some(Told::Final) && writers == 0 {
+        if told == Some(Severity::Final) && !has_writers {
             // The closer knows, and trying again would fail again.
             return self.give_up(inode, None).await;
         }
-        let mut result = self.publish(inode).await;
+        let mut result = self.publish(inode, PublishWaiter::Other).await;
         if result.as_ref().is_err_and(FsError::worth_retrying) {
             tokio::time::sleep(RELEASE_RETRY_AFTER).await;
-            result = self.publish(inode).await;
+            result = self.publish(inode, PublishWaiter::Other).await;
         }
         match result {
-            Ok(()) => self.settle(inode),
+            Ok(()) => self.finish_writing(inode),
             // Somebody has it open, or opened it again: their close tries again.
-            Err(_) if inode.state.lock().writers > 0 => {}
+            Err(_) if inode.state().written().has_writers() => {}
             Err(failed) => self.give_up(inode, Some(failed)).await,
         }
-    }
-
-    /// The bytes cannot be kept any longer. Waits for the store to take back an upload under way, when
-    /// whoever opens the name finds it without them already.
-    pub(in crate::fs) async fn give_up(&self, inode: &Arc<Inode>, failed: Option<FsError>) {
-        let cause = failed.map(|failed| failed.chain());
-        let (dirty, key, lost, gone) = {
-            let mut state = inode.state.lock();
-            let told = state.told.take();
-            let stuck = state.stuck.take();
-            state.stuck = cause.clone().filter(|_| told.is_none());
-            state.kernel_pages = None;
-            state.metadata = None;
-            let gone = state.version.is_none();
-            (state.dirty.take(), state.key.clone(), cause.or(stuck), gone)
-        };
-        self.inodes.settled(inode);
-        if gone {
-            self.inodes.detach(inode);
-        }
-        if let Some(dirty) = dirty {
-            if let Some(cause) = lost {
-                let size = dirty.size();
-                error!(
-                    key = &*key,
-                    size, cause, "lost: written, and not in the store"
-                );
-                self.counters.lost_files.fetch_add(1, Relaxed);
-            }
-            dirty.discard().await;
-        }
-        self.inodes.collect(inode);
     }
 }

@@ -20,7 +20,9 @@ use ackfs_cache::object::{ETag, Key};
 
 use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::table::inode::{Inode, State};
+use crate::fs::table::Departure;
+use crate::fs::table::inode::Inode;
+use crate::fs::table::inode::state::InodeState;
 use crate::fuse::Interrupt;
 
 /// How often the bytes are brought anew because the file changed meanwhile.
@@ -35,12 +37,6 @@ pub(in crate::fs) struct Brought {
     version: Option<ETag>,
 }
 
-/// Whether somebody has the file open who reads it by way of us.
-fn is_needed(state: &State) -> bool {
-    let has_bytes = state.dirty.is_some() || state.version.is_some();
-    state.handles > 0 && state.backing.is_none() && has_bytes
-}
-
 impl Filesystem {
     /// Brings the bytes of `inode` here if somebody has it open. Waits for the store and the disk.
     ///
@@ -48,16 +44,16 @@ impl Filesystem {
     /// `InUse` if there is no room for them; the store's; `Interrupted`. Nothing has changed then.
     async fn bring(&self, inode: &Inode, interrupt: &mut Interrupt) -> FsResult<Brought> {
         let (file, version) = {
-            let state = inode.state.lock();
-            if !is_needed(&state) {
+            let state = inode.state();
+            if !state.has_readers_here() {
                 return Ok(Brought::default());
             }
-            let file = state.dirty.clone().or_else(|| {
-                let (id, size) = (state.object()?, state.attr.size);
-                let key = Key::new(state.key.clone());
+            let file = state.written().dirty().cloned().or_else(|| {
+                let (id, size) = (state.object()?, state.shown().attr().size);
+                let key = Key::new(state.key().clone());
                 Some(self.writer.begin(key, Base::Keep { id, size }))
             });
-            (file, state.version.clone())
+            (file, state.shown().version().cloned())
         };
         let Some(file) = file else {
             return Ok(Brought::default());
@@ -101,7 +97,7 @@ impl Filesystem {
         for _ in 0..TRIES_MAX {
             let brought = self.bring(inode, interrupt).await?;
             let guards = lock().await;
-            if begin_to_leave(&mut inode.state.lock(), &brought) {
+            if self.inodes.leave(inode, |state| depart(state, &brought)) {
                 return Ok((guards, brought));
             }
         }
@@ -111,45 +107,38 @@ impl Filesystem {
 
     /// The object is gone: no name leads to `inode` any more.
     pub(in crate::fs) async fn gone(&self, inode: &Arc<Inode>, brought: Brought) {
-        let dirty = {
-            let mut state = inode.state.lock();
-            state.leaving = false;
-            state.unlinked = true;
-            state.dirty.clone()
-        };
-        self.inodes.detach(inode);
+        self.inodes.remove(inode);
+        let dirty = inode.state().written().dirty().cloned();
         if let Some(dirty) = dirty {
             // Whoever has it open goes on reading and writing it here; nothing is published.
             dirty.discard().await;
         }
         drop(brought);
-        self.settle(inode);
+        self.finish_writing(inode);
     }
 
     /// The store refused: the object is still there.
     pub(in crate::fs) fn stay(&self, inode: &Arc<Inode>, brought: Brought) {
-        inode.state.lock().leaving = false;
+        self.inodes.stay(inode);
         drop(brought);
-        self.settle(inode);
+        self.finish_writing(inode);
     }
 }
 
-/// From now on everybody finds what was brought. False if that is not what is needed.
-fn begin_to_leave(state: &mut State, brought: &Brought) -> bool {
-    if is_needed(state) {
-        let Some(file) = &brought.file else {
-            return false;
-        };
-        match &state.dirty {
-            Some(dirty) if Arc::ptr_eq(dirty, file) => {}
-            None if state.version == brought.version => {
-                if brought.held.is_some() {
-                    state.begin_writing(file.clone());
-                }
-            }
-            _ => return false,
-        }
+/// Whether what was brought is what the file's readers need.
+fn depart(state: &InodeState, brought: &Brought) -> Departure {
+    if !state.has_readers_here() {
+        return Departure::AsItIs;
     }
-    state.leaving = true;
-    true
+    let Some(file) = &brought.file else {
+        return Departure::Refused;
+    };
+    match state.written().dirty() {
+        Some(dirty) if Arc::ptr_eq(dirty, file) => Departure::AsItIs,
+        None if state.shown().version() == brought.version.as_ref() => match brought.held {
+            Some(_) => Departure::With(file.clone()),
+            None => Departure::AsItIs,
+        },
+        _ => Departure::Refused,
+    }
 }

@@ -3,20 +3,14 @@
 
 use std::sync::Arc;
 
+use crate::fs::Filesystem;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::table::handles::{FileHandle, Source};
-use crate::fs::{Context, Filesystem};
+use crate::fs::table::handles::{ByteSource, FileHandle};
+use crate::fs::task::Context;
 use crate::fuse::Responder;
 
 impl Filesystem {
-    pub(in crate::fs) fn read(
-        &self,
-        ino: u64,
-        fh: u64,
-        offset: u64,
-        size: u32,
-        mut responder: Responder,
-    ) {
+    pub(in crate::fs) fn read(&self, fh: u64, offset: u64, size: u32, mut responder: Responder) {
         let Some(handle) = self.files.get(fh) else {
             return FsError::BadHandle.answer(responder);
         };
@@ -25,17 +19,13 @@ impl Filesystem {
         };
         let len = size as usize;
         let here = match &source {
-            Source::Dirty(dirty) => dirty.read_now(offset, responder.buffer(len)),
-            Source::Clean(stream) => stream.read_now(offset, responder.buffer(len)),
+            ByteSource::Dirty(dirty) => dirty.read_now(offset, responder.buffer(len)),
+            ByteSource::Clean(stream) => stream.read_now(offset, responder.buffer(len)),
         };
         if let Some(len) = here {
             return responder.filled(len);
         }
-        let context = Context {
-            op: "read",
-            ino,
-            key: handle.inode.state.lock().key.clone(),
-        };
+        let context = Context::of("read", handle.inode());
         let mut interrupt = responder.interrupt();
         let this = self.this();
         self.run(async move {
@@ -57,7 +47,7 @@ impl Filesystem {
     async fn read_waiting(
         &self,
         handle: &FileHandle,
-        mut source: Source,
+        mut source: ByteSource,
         offset: u64,
         buf: &mut [u8],
     ) -> FsResult<usize> {
@@ -67,11 +57,11 @@ impl Filesystem {
                 Err(gone @ FsError::VersionGone(_)) => gone,
                 result => return result,
             };
-            drop(handle.inode.publishing.lock().await);
+            drop(handle.inode().publishing().lock().await);
             match handle.source(&self.reader) {
                 Some(now) if !now.is(&source) || now.object() != object => source = now,
                 _ => {
-                    self.note_missed(&handle.inode, &gone);
+                    self.note_missed(handle.inode());
                     return Err(gone);
                 }
             }
@@ -79,9 +69,9 @@ impl Filesystem {
     }
 }
 
-async fn read_from(source: &Source, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
+async fn read_from(source: &ByteSource, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
     Ok(match source {
-        Source::Dirty(dirty) => dirty.read(offset, buf).await?,
-        Source::Clean(stream) => Arc::clone(stream).read(offset, buf).await?,
+        ByteSource::Dirty(dirty) => dirty.read(offset, buf).await?,
+        ByteSource::Clean(stream) => Arc::clone(stream).read(offset, buf).await?,
     })
 }

@@ -5,20 +5,22 @@
 //! Who has the file open that the rename replaces keeps its bytes.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
 use ackfs_cache::object::{ETag, Key, ObjectId};
 use ackfs_cache::store::{Condition, CopyMetadata, Metadata, StoreErrorKind};
 use ackfs_cache::upload::lost;
 
+use super::publish::{PublishWaiter, rebase};
+use crate::fs::Filesystem;
 use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::Listed;
+use crate::fs::metadata::content_type;
+use crate::fs::names::cache::NameTarget;
 use crate::fs::names::key::file_key;
-use crate::fs::ops::lookup::content_type;
-use crate::fs::ops::write::rebase;
+use crate::fs::now::Now;
 use crate::fs::table::inode::Inode;
-use crate::fs::{Context, Filesystem};
+use crate::fs::table::inode::state::shown::{Lineage, Shown};
+use crate::fs::task::Context;
 use crate::fuse::{Interrupt, Responder};
 
 /// RENAME_NOREPLACE of renameat2(2).
@@ -36,13 +38,14 @@ struct Copied {
     is_other: bool,
 }
 
+/// A directory and a name in it.
+type NameIn = (Arc<Inode>, Box<str>);
+
 impl Filesystem {
     pub(in crate::fs) fn rename(
         &self,
-        parent: u64,
-        name: &[u8],
-        new_parent: u64,
-        new_name: &[u8],
+        (parent, name): (u64, &[u8]),
+        (new_parent, new_name): (u64, &[u8]),
         flags: u32,
         responder: Responder,
     ) {
@@ -67,42 +70,40 @@ impl Filesystem {
 
     async fn rename_file(
         &self,
-        (dir, name): &(Arc<Inode>, Box<str>),
-        (new_dir, new_name): &(Arc<Inode>, Box<str>),
+        source: &NameIn,
+        target: &NameIn,
         flags: u32,
         interrupt: &mut Interrupt,
     ) -> FsResult<()> {
+        let ((dir, name), (new_dir, new_name)) = (source, target);
         // The kernel looked both names up before it asked.
-        let inode = self
-            .inodes
-            .child(dir.ino, name)
-            .ok_or(FsError::NoSuchName)?;
-        if inode.kind == Kind::Directory {
-            // As between filesystems: mv(1) then copies and removes.
+        let inode = self.inodes.child(dir.ino(), name);
+        let inode = inode.ok_or(FsError::NoSuchName)?;
+        if inode.is_directory() {
             return Err(FsError::AcrossFilesystems);
         }
-        if dir.ino == new_dir.ino && name == new_name {
+        if dir.ino() == new_dir.ino() && name == new_name {
             return Ok(());
         }
-        let replaced = self.inodes.child(new_dir.ino, new_name);
+        let replaced = self.inodes.child(new_dir.ino(), new_name);
         if let Some(replaced) = &replaced {
             if flags & NOREPLACE != 0 {
                 return Err(FsError::Exists);
             }
-            if replaced.kind == Kind::Directory {
+            if replaced.is_directory() {
                 return Err(FsError::IsDirectory);
             }
         }
-        if inode.state.lock().is_local() {
-            self.publish(&inode).await?;
+        if inode.state().is_local() {
+            self.publish(&inode, PublishWaiter::Other).await?;
         }
         // No publish of either may cross. Two renames lock alike: in order of the numbers.
         let mut both: Vec<&Arc<Inode>> = std::iter::once(&inode).chain(&replaced).collect();
-        both.sort_by_key(|inode| inode.ino);
+        both.sort_by_key(|inode| inode.ino());
         let lock = async || {
             let mut guards = Vec::with_capacity(2);
             for inode in &both {
-                guards.push(inode.publishing.lock().await);
+                guards.push(inode.publishing().lock().await);
             }
             guards
         };
@@ -120,17 +121,23 @@ impl Filesystem {
                 Err(_) => self.stay(replaced, brought),
             }
         }
-        let Copied {
-            source,
-            target,
-            etag,
-            metadata,
-            is_other,
-        } = copied?;
-        let copy = ObjectId::new(target.clone(), etag.clone());
+        self.leave_old_name(&inode, source, target, copied?).await
+    }
+
+    /// The file is there under both its names: takes the old one away. Under the inode's `publishing`.
+    async fn leave_old_name(
+        &self,
+        inode: &Arc<Inode>,
+        (dir, name): &NameIn,
+        (new_dir, new_name): &NameIn,
+        copied: Copied,
+    ) -> FsResult<()> {
+        let source = &copied.source;
+        let copy = ObjectId::new(copied.target.clone(), copied.etag.clone());
         // The kernel writes a mapping back whenever it likes: what keeps bytes of the old object gets them
         // from there while it can. What begins later finds nothing there and waits for us.
-        let begun = inode.state.lock().dirty.clone().filter(|_| !is_other);
+        let begun = inode.state().written().dirty().cloned();
+        let begun = begun.filter(|_| !copied.is_other);
         if let Some(begun) = &begun {
             rebase(begun, &copy).await;
         }
@@ -138,57 +145,66 @@ impl Filesystem {
             && error.kind != StoreErrorKind::NotFound
         {
             // Both names are there now, and the caller learns that the rename did not end.
-            self.known.drop_name(new_dir.ino, new_name);
+            self.names.cache().drop_name(new_dir.ino(), new_name);
             if let Some(begun) = &begun {
-                rebase(begun, &source).await;
+                rebase(begun, source).await;
             }
             return Err(error.into());
         }
-        self.keep(dir);
-        Self::touched(new_dir);
-        if is_other {
+        // The store was waited for.
+        let now = Now::read();
+        self.lost_a_name(dir);
+        new_dir.state().touch(now.clock);
+        if copied.is_other {
             // The kernel's pages, size and type are those of the version that was opened here.
-            self.inodes.detach(&inode);
-            self.known.changed(dir.ino, name, None);
-            self.known.drop_name(new_dir.ino, new_name);
+            self.inodes.detach(inode);
+            self.names.cache().changed(dir.ino(), name, None);
+            self.names.cache().drop_name(new_dir.ino(), new_name);
             return Ok(());
         }
         // Whoever looked the new name up since the copy was made has an inode of the same object.
-        self.inodes
-            .rename(&inode, new_dir.ino, new_name, target.as_str());
-        let (what, dirty) = {
-            let now = SystemTime::now();
-            let mut state = inode.state.lock();
-            if state.kernel_pages.is_some() && state.kernel_pages == state.version {
-                state.kernel_pages = Some(etag.clone());
-            }
-            state.version = Some(etag.clone());
-            state.checked = Instant::now();
-            if state.metadata.is_none() {
-                state.attr = state.attr.with_metadata(&metadata);
-            }
-            state.attr.change(now);
-            let kept = Arc::new(state.attr.to_kept(&metadata));
-            state.metadata = Some(kept.clone());
-            self.known.put_metadata(copy.clone(), kept);
-            let what = Listed::File {
-                etag,
-                size: state.attr.size,
-                modified: now,
-            };
-            (what, state.dirty.clone())
-        };
+        self.inodes.rename(inode, new_dir, new_name);
+        let what = self.show_copy(inode, &copy, &copied.metadata, now);
+        let dirty = inode.state().written().dirty().cloned();
         if let Some(dirty) = dirty
             && !begun.is_some_and(|begun| Arc::ptr_eq(&begun, &dirty))
         {
             rebase(&dirty, &copy).await;
         }
-        if inode.kind != Kind::File {
-            self.known.put_special(new_dir.ino);
+        if inode.kind() != Kind::File {
+            self.names.cache().put_special(new_dir.ino());
         }
-        self.known.changed(dir.ino, name, None);
-        self.known.changed(new_dir.ino, new_name, Some(what));
+        self.names.cache().changed(dir.ino(), name, None);
+        self.names
+            .cache()
+            .changed(new_dir.ino(), new_name, Some(what));
         Ok(())
+    }
+
+    /// The file shows its copy. Gives what the new name is.
+    fn show_copy(
+        &self,
+        inode: &Inode,
+        copy: &ObjectId,
+        metadata: &Metadata,
+        now: Now,
+    ) -> NameTarget {
+        let mut state = inode.state();
+        let mut attr = state.shown().attr();
+        if state.shown().metadata().is_none() {
+            attr = attr.with_metadata(metadata);
+        }
+        attr.change(now.clock);
+        let kept = Arc::new(attr.to_kept(metadata));
+        self.names.metadata().made(copy.clone(), kept.clone());
+        let version = Some(copy.etag.clone());
+        let shown = Shown::new(attr, version, Some(kept), now.instant);
+        state.show(shown, Lineage::SameBytes);
+        NameTarget::File {
+            etag: copy.etag.clone(),
+            size: attr.size,
+            modified: now.clock,
+        }
     }
 
     /// The store's copy of `inode`'s newest version under its new name.
@@ -200,23 +216,20 @@ impl Filesystem {
         flags: u32,
     ) -> FsResult<Copied> {
         let (source, size, known) = {
-            let state = inode.state.lock();
+            let state = inode.state();
             let source = state.object().ok_or(FsError::NoSuchName)?;
-            let known = state.metadata.clone();
-            (
-                source,
-                state.attr.size,
-                known.map(|metadata| (state.attr, metadata)),
-            )
+            let attr = state.shown().attr();
+            let known = state.shown().metadata().cloned();
+            (source, attr.size, known.map(|metadata| (attr, metadata)))
         };
-        let key = file_key(&new_dir.state.lock().key, new_name.as_bytes())?;
+        let key = file_key(&new_dir.key(), new_name.as_bytes())?;
         let target = Key::new(key);
         let condition = if flags & NOREPLACE != 0 {
             Condition::Absent
         } else {
             Condition::None
         };
-        let old_type = content_type(&inode.state.lock().name);
+        let old_type = content_type(inode.state().name());
         // What the copy is given: its time at the store is that of the rename, and not of its bytes. A type
         // that was told by the old name is told by the new one: what is written beside a file and then
         // renamed over it shall not change what it is to a browser.
@@ -233,7 +246,7 @@ impl Filesystem {
             .copy_newest(source, known, moved, &target, flags, &condition)
             .await?;
         Ok(Copied {
-            is_other: source.etag != opened || Kind::of_object(&metadata, size) != inode.kind,
+            is_other: source.etag != opened || Kind::of_object(&metadata, size) != inode.kind(),
             source,
             target,
             etag,
@@ -266,7 +279,7 @@ impl Filesystem {
                 _ => return Err(error.into()),
             }
         }
-        let newest = self.head(&source.key).await?;
+        let newest = self.names.head(&source.key).await?;
         let newest = newest.ok_or(FsError::NoSuchName)?;
         if known.as_ref() == Some(&newest.etag) && flags & NOREPLACE != 0 {
             return Err(FsError::Exists);

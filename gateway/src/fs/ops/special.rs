@@ -1,6 +1,6 @@
-//! Names that are no files: symbolic links, FIFOs and sockets. Each is an object whose metadata hold
-//! the type bits (`attr.rs`), a link's bytes being its target, so that AWS's gateways and s3fs see the
-//! same. They are in the store when the call that makes them returns.
+//! Names that are no files: symbolic links, FIFOs and sockets. Each is an object whose metadata hold the
+//! type bits (`metadata`), a link's bytes being its target, so that AWS's gateways and s3fs see the same.
+//! They are in the store when the call that makes them returns; so is a file that mknod(2) makes.
 //!
 //! What an object is only HEAD tells. Listings do not, and a HEAD for each small object in them would
 //! cost more than the listing. So a name that a reader of its directory was shown is a file until
@@ -10,39 +10,41 @@
 //! has listed.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
 use ackfs_cache::object::{Key, ObjectId};
 use ackfs_cache::store::{Condition, Metadata, StoreErrorKind};
 use ackfs_cache::upload::lost;
 use bytes::Bytes;
 
-use crate::fs::attr::{FileAttr, Kind, TARGET_LEN_MAX, target_of};
+use super::create::Creation;
+use super::publish::PublishWaiter;
+use crate::fs::Filesystem;
+use crate::fs::attr::{FileAttr, Kind};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::names::cache::Listed;
+use crate::fs::metadata::{TARGET_LEN_MAX, target_of};
+use crate::fs::names::cache::NameTarget;
 use crate::fs::names::key::file_key;
-use crate::fs::table::inode::{Inode, NewInode};
-use crate::fs::{Context, Filesystem};
+use crate::fs::now::Now;
+use crate::fs::table::inode::Inode;
+use crate::fs::table::inode::state::shown::Shown;
+use crate::fs::task::Context;
+use crate::fuse::Responder;
 use crate::fuse::abi::EntryOut;
-use crate::fuse::{Caller, Responder};
 
 /// What is to be made.
-pub(in crate::fs) struct Special {
+struct Special {
     kind: Kind,
-    /// Permission bits.
-    mode: u32,
-    owner: Caller,
+    creation: Creation,
     /// A link's target.
     bytes: Bytes,
 }
 
 impl Special {
     /// A FIFO or a socket.
-    pub(in crate::fs) fn new(kind: Kind, mode: u32, owner: Caller) -> Self {
+    fn new(kind: Kind, creation: Creation) -> Self {
         Self {
             kind,
-            mode: mode & 0o7777,
-            owner,
+            creation,
             bytes: Bytes::new(),
         }
     }
@@ -54,7 +56,7 @@ impl Filesystem {
         parent: u64,
         name: &[u8],
         target: Box<[u8]>,
-        caller: Caller,
+        creation: Creation,
         responder: Responder,
     ) {
         let context = Context::new("symlink", parent);
@@ -62,22 +64,57 @@ impl Filesystem {
             return FsError::NameTooLong.answer(responder);
         }
         let link = Special {
-            // symlink(7): the permissions of a link are all there, and mean nothing.
-            mode: 0o777,
             bytes: target.into(),
-            ..Special::new(Kind::Symlink, 0, caller)
+            ..Special::new(Kind::Symlink, creation)
         };
         self.make_special(context, name, link, responder);
     }
 
-    /// Makes the object in the directory that `context` is about, and answers with its entry.
-    pub(in crate::fs) fn make_special(
+    pub(in crate::fs) fn mknod(
         &self,
-        context: Context,
+        parent: u64,
         name: &[u8],
-        special: Special,
+        creation: Creation,
         responder: Responder,
     ) {
+        let context = Context::new("mknod", parent);
+        let special = match creation.mode() & libc::S_IFMT {
+            libc::S_IFREG | 0 => None,
+            libc::S_IFIFO => Some(Kind::Fifo),
+            libc::S_IFSOCK => Some(Kind::Socket),
+            // Whoever can write to the bucket could reach the devices of every machine that mounts it.
+            _ => return FsError::NotPermitted.answer(responder),
+        };
+        if let Some(kind) = special {
+            let special = Special::new(kind, creation);
+            return self.make_special(context, name, special, responder);
+        }
+        let made = self
+            .writable()
+            .and_then(|()| self.place(parent, name))
+            .and_then(|(dir, name)| self.new_file(&dir, &name, creation));
+        let reference = match made {
+            Ok(reference) => reference,
+            Err(error) => return context.fail(responder, &error),
+        };
+        let context = Context::of("mknod", reference.inode());
+        let this = self.this();
+        let work = async move {
+            let inode = reference.inode();
+            if let Err(error) = this.publish(inode, PublishWaiter::Other).await {
+                this.give_up(inode, None).await;
+                return Err(error);
+            }
+            this.finish_writing(inode);
+            Ok(reference.entry(this.config.metadata_ttl))
+        };
+        self.spawn(context, responder, work, |responder, entry| {
+            responder.entry(&entry);
+        });
+    }
+
+    /// Makes the object in the directory that `context` is about, and answers with its entry.
+    fn make_special(&self, context: Context, name: &[u8], special: Special, responder: Responder) {
         let place = self.writable().and_then(|()| self.place(context.ino, name));
         let (dir, name) = match place {
             Ok(place) => place,
@@ -101,69 +138,50 @@ impl Filesystem {
         name: &str,
         special: Special,
     ) -> FsResult<EntryOut> {
-        let taken = |child: Arc<Inode>| {
-            let state = child.state.lock();
-            state.is_local() && !state.unlinked
-        };
-        if self.inodes.child(dir.ino, name).is_some_and(taken) {
-            return Err(FsError::Exists);
-        }
-        let key = file_key(&dir.state.lock().key, name.as_bytes())?;
-        let id_key = Key::new(key.as_str());
-        let now = SystemTime::now();
+        self.free_here(dir, name)?;
+        let key = Key::new(file_key(&dir.key(), name.as_bytes())?);
+        let size = special.bytes.len() as u64;
+        let made_at = special.creation.now().clock;
         let attr = FileAttr {
             kind: special.kind,
-            size: special.bytes.len() as u64,
-            mode: special.mode,
-            uid: special.owner.uid,
-            gid: special.owner.gid,
-            atime: None,
-            mtime: now,
-            ctime: now,
+            ..FileAttr::file(&self.defaults, size, made_at)
         };
+        let attr = special.creation.attr(attr);
         let metadata = attr.to_metadata(&Metadata::default(), false);
         let body = Vec::from_iter((!special.bytes.is_empty()).then_some(special.bytes));
         let put = self
             .store
-            .put(&id_key, body, &metadata, &Condition::Absent)
+            .put(&key, body, &metadata, &Condition::Absent)
             .await;
         let etag = match lost::confirm(&*self.store, &id_key, put).await {
             Ok(etag) => etag,
             Err(error) => {
                 // Somebody else's name, or ours if only the answer was lost: the next look-up asks.
-                self.known.drop_name(dir.ino, name);
+                self.names.cache().drop_name(dir.ino(), name);
                 return Err(match error.kind {
                     StoreErrorKind::Changed => FsError::Exists,
                     _ => error.into(),
                 });
             }
         };
-        Self::touched(dir);
+        // The store was waited for: what was asked of it before does not know this.
+        let now = Now::read();
+        dir.state().touch(now.clock);
         let kept = Arc::new(attr.to_kept(&metadata));
-        let id = ObjectId::new(id_key, etag.clone());
-        self.known.put_metadata(id, kept.clone());
-        self.known.put_special(dir.ino);
-        let what = Listed::File {
+        let id = ObjectId::new(key, etag.clone());
+        self.names.metadata().made(id, kept.clone());
+        self.names.cache().put_special(dir.ino());
+        let what = NameTarget::File {
             etag: etag.clone(),
-            size: attr.size,
-            modified: now,
+            size,
+            modified: made_at,
         };
-        self.known.changed(dir.ino, name, Some(what));
-        let burst = self.known.burst(dir.ino);
-        burst.lock().created(name, Instant::now());
-        let new = NewInode {
-            parent: dir.ino,
-            name: name.into(),
-            key: key.into(),
-            attr,
-            version: Some(etag),
-            metadata: Some(kept),
-            checked: Instant::now(),
-            dirty: None,
-        };
-        let inode = self.enter(new, |_, _, _| false);
-        let entry = inode.entry(&inode.state.lock(), self.config.metadata_ttl);
-        Ok(entry)
+        self.names.cache().changed(dir.ino(), name, Some(what));
+        let creations = self.names.cache().creations(dir.ino());
+        creations.lock().created(name, now.instant);
+        let shown = Shown::new(attr, Some(etag), Some(kept), now.instant);
+        let reference = self.enter(dir, name, shown, None);
+        Ok(reference.entry(self.config.metadata_ttl))
     }
 
     pub(in crate::fs) fn readlink(&self, ino: u64, responder: Responder) {
@@ -171,13 +189,14 @@ impl Filesystem {
             Ok(inode) => inode,
             Err(error) => return Context::new("readlink", ino).fail(responder, &error),
         };
-        if inode.kind != Kind::Symlink {
+        if inode.kind() != Kind::Symlink {
             return FsError::Invalid.answer(responder);
         }
         let (object, size, metadata) = {
-            let state = inode.state.lock();
-            let metadata = state.metadata.clone().unwrap_or_default();
-            (state.object(), state.attr.size, metadata)
+            let state = inode.state();
+            let shown = state.shown();
+            let metadata = shown.metadata().cloned().unwrap_or_default();
+            (state.object(), shown.attr().size, metadata)
         };
         let Some(object) = object else {
             return FsError::NoContent.answer(responder);

@@ -49,6 +49,8 @@ pub(super) struct Negotiated {
     pub(super) ring: bool,
     pub(super) passthrough: bool,
     pub(super) sync_release: bool,
+    /// FOPEN_DIRECT_IO goes with shared mappings.
+    pub(super) direct_mmap: bool,
 }
 
 /// Answers INIT.
@@ -92,6 +94,7 @@ impl Filesystem for Init {
             passthrough: self.passthrough && may_pass_through() && ask(InitFlags::FUSE_PASSTHROUGH),
             // A file's own flag decides who waits, so that asking costs nobody anything.
             sync_release: ask(SYNC_RELEASE),
+            direct_mmap: ask(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP),
             ..Negotiated::default()
         };
         if negotiated.passthrough {

@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{debug, warn};
 use zerocopy::IntoBytes;
 
+use super::init::Negotiated;
 use crate::fuse::abi::{NOTIFY_PRUNE, NotifyPruneOut, OutHeader};
 use crate::fuse::request::Name;
 use crate::fuse::ring::sys;
@@ -38,6 +39,7 @@ pub struct Kernel(Arc<KernelShared>);
 struct KernelShared {
     device: Arc<OwnedFd>,
     passthrough: bool,
+    direct_mmap: bool,
     notifier: Notifier,
     /// Guards the queue; a leaf in the lock order.
     queue: Mutex<NotificationQueue>,
@@ -63,10 +65,11 @@ enum Notification {
 }
 
 impl Kernel {
-    pub(super) fn new(notifier: Notifier, device: OwnedFd, passthrough: bool) -> Self {
+    pub(super) fn new(notifier: Notifier, device: OwnedFd, negotiated: Negotiated) -> Self {
         Self(Arc::new(KernelShared {
             device: Arc::new(device),
-            passthrough,
+            passthrough: negotiated.passthrough,
+            direct_mmap: negotiated.direct_mmap,
             notifier,
             queue: Mutex::default(),
             more: Condvar::new(),
@@ -84,6 +87,22 @@ impl Kernel {
             offset: 0,
             len: 0,
         })
+    }
+
+    /// The kernel believes what it was told of the attributes of `ino` no longer, from now on: an answer that
+    /// is sent after this one finds it so, and one that it asked for earlier does not change that
+    /// (`fuse_reverse_inval_inode` counts the attributes' version up). Takes no lock of the kernel's that a
+    /// request might hold, so it is sent at once.
+    pub fn expire_attributes(&self, ino: u64) {
+        // A negative offset leaves the pages alone.
+        if let Err(cause) = self.0.notifier.inval_inode(INodeNo(ino), -1, 0) {
+            debug!(ino, %cause, "expiry not taken");
+        }
+    }
+
+    /// Whether files opened with FOPEN_DIRECT_IO can be mapped shared.
+    pub fn maps_direct_io(&self) -> bool {
+        self.0.direct_mmap
     }
 
     /// Makes the kernel forget attributes of `ino` and its pages in `[offset, offset + len)`, soon.

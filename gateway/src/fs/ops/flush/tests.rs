@@ -709,7 +709,7 @@ fn a_release_that_has_dirty_bytes_never_leaves_them_to_nobody() {
     for mode in [CloseMode::Flush, CloseMode::Release] {
         for last_flush in outcomes {
             for bits in 0..8 {
-                let it = Released {
+                let it = ReleaseFacts {
                     publishes: bits & 1 != 0,
                     last_writer: bits & 3 == 3,
                     dirty: bits & 4 != 0,

@@ -1,4 +1,4 @@
-//! Bursts of creation: when a listing may answer "no such name" without asking.
+//! Runs of new names: when a listing may answer "no such name" without asking.
 //!
 //! LOOKUP does not say what it is for. Before a creation a listing of a second ago is good enough:
 //! if it missed a foreign file, the condition at publish catches that. Before an open it is not: an
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 /// Creations in a row after which a directory is being filled.
 const STREAK: u32 = 8;
-/// Shapes remembered; more at once are no burst.
+/// Shapes remembered; more at once are no run.
 const SHAPES_MAX: usize = 4;
-/// Longest pause within a burst.
+/// Longest pause within a run.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// For how long a directory with a foreign writer is asked for every name.
 const FOREIGN_FOR: Duration = Duration::from_mins(1);
 
 /// What this mount does in one directory.
 #[derive(Debug, Default)]
-pub struct Burst {
+pub struct Creations {
     streak: u32,
     shapes: Vec<String>,
     last: Option<Instant>,
@@ -46,7 +46,7 @@ fn shape(name: &str) -> String {
     shape
 }
 
-impl Burst {
+impl Creations {
     /// This mount made `name`.
     pub fn created(&mut self, name: &str, now: Instant) {
         if self
@@ -90,46 +90,46 @@ impl Burst {
 mod tests {
     use super::*;
 
-    fn filled(now: Instant) -> Burst {
-        let mut burst = Burst::default();
+    fn filled(now: Instant) -> Creations {
+        let mut run = Creations::default();
         for index in 0..20 {
-            burst.created(&format!("part-{index:04}.bin"), now);
+            run.created(&format!("part-{index:04}.bin"), now);
         }
-        burst
+        run
     }
 
     #[test]
-    fn a_burst_covers_names_of_its_shape_only() {
+    fn a_run_covers_names_of_its_shape_only() {
         let now = Instant::now();
-        let burst = filled(now);
-        assert!(burst.covers("part-0020.bin", now));
-        assert!(!burst.covers("foreign", now));
-        assert!(!burst.covers("part-0020.txt", now));
+        let run = filled(now);
+        assert!(run.covers("part-0020.bin", now));
+        assert!(!run.covers("foreign", now));
+        assert!(!run.covers("part-0020.txt", now));
         assert!(
-            !burst.covers("part-0020.bin", now + PAUSE_MAX * 2),
-            "the burst is over"
+            !run.covers("part-0020.bin", now + PAUSE_MAX * 2),
+            "the run is over"
         );
     }
 
     #[test]
-    fn a_few_creations_are_no_burst() {
+    fn a_few_creations_are_no_run() {
         let now = Instant::now();
-        let mut burst = Burst::default();
+        let mut run = Creations::default();
         for index in 0..STREAK {
-            assert!(!burst.covers("f1", now));
-            burst.created(&format!("f{index}"), now);
+            assert!(!run.covers("f1", now));
+            run.created(&format!("f{index}"), now);
         }
     }
 
     #[test]
     fn a_foreign_name_ends_it() {
         let now = Instant::now();
-        let mut burst = filled(now);
-        burst.foreign(now);
+        let mut run = filled(now);
+        run.foreign(now);
         for index in 20..40 {
-            burst.created(&format!("part-{index:04}.bin"), now);
+            run.created(&format!("part-{index:04}.bin"), now);
         }
-        assert!(!burst.covers("part-0041.bin", now));
+        assert!(!run.covers("part-0041.bin", now));
     }
 
     #[test]
