@@ -245,9 +245,10 @@ impl Writer {
         let staging = config.staging.is_some();
         let memory = DirtyMemory::new(config.memory.clone(), layout.first_size(), staging);
         // What was staged is read whole before it is sent in one request.
-        let whole_max = match staging {
-            true => memory.readback.bound(),
-            false => u64::MAX,
+        let whole_max = if staging {
+            memory.readback.bound()
+        } else {
+            u64::MAX
         };
         Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),

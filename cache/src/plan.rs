@@ -73,6 +73,9 @@ pub struct PlanRequest<'a> {
     pub limits: &'a StoreLimits,
     /// The upload that was created for this file already, if any.
     pub begun: Option<&'a BegunUpload>,
+    /// Whether what was sent of it is kept nowhere else, so that it cannot be sent again: the upload is gone
+    /// on with then, whatever that costs.
+    pub keep_sent: bool,
 }
 
 /// How a file becomes an object.
@@ -138,6 +141,10 @@ pub fn plan(request: &PlanRequest<'_>) -> Option<PublishPlan> {
         return Some(PublishPlan::Put);
     }
     let grid = grid(request);
+    if let (true, Some(parts)) = (request.keep_sent, &grid) {
+        let parts = parts.clone();
+        return Some(PublishPlan::Multipart { parts });
+    }
     let fresh = fresh(request).map(|parts| with_sent(parts, request.begun));
     // The first of equals is taken, so an upload is rather gone on with than cut anew.
     let (cost, parts) = [grid, fresh]

@@ -32,9 +32,9 @@ pub use self::cache::CacheConfig;
 pub(crate) use self::cache::{MEMORY, MEMORY_BESIDE};
 pub use self::error::{ConfigError, Unfit};
 pub use self::flags::{CloseWaitsFor, Flags, LogFormat, Sse};
-pub use crate::s3::{Checksum, PathStyle};
 pub use self::host::Host;
 pub use self::units::S3Uri;
+pub use crate::s3::{Checksum, PathStyle};
 
 const DAY: Duration = Duration::from_hours(24);
 

@@ -25,9 +25,6 @@ use crate::budget::Grant;
 use crate::extent::Slice;
 use crate::object::ObjectId;
 
-/// Memory is counted in these; a smaller buffer costs one.
-pub(crate) const PAGE: u64 = 4096;
-
 /// Memory that some buffers of one file pay for together. Goes back with the last of them.
 #[derive(Debug)]
 pub(crate) struct PaidMemory {
@@ -257,7 +254,7 @@ impl WriteBuffer {
         match &*self.place.lock() {
             BufferPlace::Open { bytes, .. } => buf.copy_from_slice(&bytes[skip as usize..][..len]),
             BufferPlace::Frozen { bytes, .. } => {
-                buf.copy_from_slice(&bytes[skip as usize..][..len])
+                buf.copy_from_slice(&bytes[skip as usize..][..len]);
             }
             BufferPlace::Staged(staged) => {
                 let staged = staged.clone();

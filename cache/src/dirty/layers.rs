@@ -28,8 +28,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use super::buffer::{BufferPiece, Elsewhere, PAGE, PaidMemory, PieceBytes, TailRoom, WriteBuffer};
-use super::pool::BufferPool;
+use super::buffer::{BufferPiece, Elsewhere, PaidMemory, PieceBytes, TailRoom, WriteBuffer};
+use super::pool::{BufferPool, PAGE};
 use crate::extent::{Extent, ExtentMap};
 use crate::object::ObjectId;
 use crate::plan::{FileSpan, SpanOrigin};
@@ -476,6 +476,13 @@ impl SealedLayers {
     /// What lies at `extent`, for sending.
     pub(crate) fn find(&self, extent: Extent) -> Vec<(Extent, PieceBytes)> {
         find(&self.map, self.base.as_ref(), extent)
+    }
+
+    /// Whether some of its bytes are in parts of an upload under way, and nowhere else.
+    pub(crate) fn is_sent_in_part(&self) -> bool {
+        self.map
+            .iter()
+            .any(|(_, piece)| piece.buffer.is_sent_away())
     }
 
     /// Where its bytes come from, if all changes up to `published` are in the base. In order, without

@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::buffer::{MemoryMeter, PAGE, PaidMemory};
+use super::buffer::{MemoryMeter, PaidMemory};
 use super::file::WrittenFile;
-use super::pool::BufferPool;
+use super::pool::{BufferPool, PAGE};
 use super::{WriteError, Writer};
 use crate::budget::{Budget, Grant, Share};
 use crate::store::STORE_TIMEOUT;
@@ -183,10 +183,7 @@ async fn spill_failed(failures: &mut watch::Receiver<Option<Arc<io::Error>>>) ->
 
 /// A second error like this one.
 pub(crate) fn duplicate(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
+    io::Error::new(error.kind(), error.to_string())
 }
 
 impl Writer {

@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 
 use crate::disk::direct::aligned_buffer;
 
+/// Memory is counted in these; a smaller buffer costs one.
+pub(crate) const PAGE: u64 = 4096;
+
 /// How many idle buffers are kept: those of a part of the default size, which come back at once, and
 /// some.
 const IDLE_MAX: usize = 10;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::buffer::PAGE;
+use super::pool::PAGE;
 use crate::disk::StagingFile;
 use crate::extent::Extent;
 

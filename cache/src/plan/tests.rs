@@ -51,6 +51,7 @@ fn on_s3(spans: &[FileSpan]) -> PlanRequest<'_> {
         copies: true,
         limits: &StoreLimits::S3,
         begun: None,
+        keep_sent: false,
     }
 }
 
@@ -333,6 +334,7 @@ proptest! {
             part_size,
             copies,
             begun: early.then_some(&begun),
+            keep_sent: false,
             ..on_s3(&spans)
         });
     }
@@ -466,6 +468,7 @@ fn a_part_whose_size_differs_is_sent_again() {
     let request = PlanRequest {
         put_max: 4,
         begun: Some(&begun),
+        keep_sent: false,
         ..small(&spans, 4)
     };
     let steps: Vec<PartStep> = parts_of(&request).iter().map(|part| part.step).collect();
@@ -483,6 +486,7 @@ fn an_upload_under_way_copies_the_cells_nobody_wrote() {
     let begun = begun(4, &SMALL, &[1, 2, 8]);
     let request = PlanRequest {
         begun: Some(&begun),
+        keep_sent: false,
         copy_max: 8,
         ..small(&spans, 4)
     };
@@ -512,6 +516,7 @@ fn a_fresh_cut_counts_a_part_that_was_sent() {
     let begun = begun(8, &SMALL, &[1]);
     let request = PlanRequest {
         begun: Some(&begun),
+        keep_sent: false,
         ..small(&spans, 8)
     };
     let steps: Vec<PartStep> = parts_of(&request).iter().map(|part| part.step).collect();

@@ -169,7 +169,12 @@ impl ReadCache {
     }
 
     /// Brings all bytes of `fill`; false if nobody wants them any more.
-    async fn bring(&self, record: &ObjectRecord, fill: &Fill, priority: Priority) -> StoreResult<bool> {
+    async fn bring(
+        &self,
+        record: &ObjectRecord,
+        fill: &Fill,
+        priority: Priority,
+    ) -> StoreResult<bool> {
         if !fill.is_granted() {
             fill.grant(self.wait_for_memory(fill.extent.len).await?);
         }

@@ -40,7 +40,7 @@ pub(crate) struct PartBody {
     pub(crate) pieces: Vec<PartBytes>,
     /// In bytes.
     pub(crate) len: u64,
-    _memory: BodyMemory,
+    memory: BodyMemory,
 }
 
 /// Bytes that were read to be sent, and the memory that they take.
@@ -171,13 +171,13 @@ impl WrittenFile {
             return Ok(PartBody {
                 pieces: body.bytes.into_iter().map(PartBytes::Here).collect(),
                 len: body.len,
-                _memory: body.memory,
+                memory: body.memory,
             });
         }
         let mut part = PartBody {
             pieces: Vec::new(),
             len: 0,
-            _memory: BodyMemory::default(),
+            memory: BodyMemory::default(),
         };
         for (extent, found) in found {
             part.len += extent.len;
@@ -189,7 +189,7 @@ impl WrittenFile {
                 }
                 PieceBytes::Memory { bytes, paid } => {
                     part.pieces.push(PartBytes::Here(bytes));
-                    part._memory.paid.push(paid);
+                    part.memory.paid.push(paid);
                 }
                 PieceBytes::Staged { .. } | PieceBytes::Base(_) => {
                     part.pieces.extend(self.deferred(extent, &found));

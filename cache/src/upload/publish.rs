@@ -32,7 +32,9 @@ use crate::memory::Keep;
 use crate::object::{ETag, Key, ObjectId};
 use crate::parts::upload::{MultipartUpload, PartClaim};
 use crate::plan::{PartStep, PlanRequest, PlannedPart, PublishPlan, plan};
-use crate::store::{Condition, CopyMetadata, Fingerprint, Metadata, StoreError, StoreErrorKind, UploadId};
+use crate::store::{
+    Condition, CopyMetadata, Fingerprint, Metadata, StoreError, StoreErrorKind, UploadId,
+};
 
 /// The store copies ranges of up to so many bytes in one request: it works at several at once, and each
 /// is answered well within the time that a request may take.
@@ -369,6 +371,7 @@ impl WrittenFile {
                 copies,
                 limits: &writer.limits,
                 begun: begun.as_ref(),
+                keep_sent: writer.config.staging.is_none() && sealed.version.is_sent_in_part(),
             });
             (plan, begun.is_some())
         };

@@ -20,7 +20,7 @@ use super::object::{Object, put_headers};
 use super::store::Store;
 
 /// What part of an object a request means.
-struct Part {
+struct PartOfBody {
     range: Range<u64>,
     /// `Content-Range`, if it is not the whole.
     content_range: Option<String>,
@@ -142,7 +142,11 @@ pub(super) fn http_date(time: &Timestamp) -> HeaderValue {
     HeaderValue::from_maybe_shared(text).expect("a date is visible ASCII")
 }
 
-fn select(object: &Object, range: Option<ByteRange>, part_number: Option<i32>) -> S3Result<Part> {
+fn select(
+    object: &Object,
+    range: Option<ByteRange>,
+    part_number: Option<i32>,
+) -> S3Result<PartOfBody> {
     let len = object.content.len();
     let (range, parts_count) = match (range, part_number) {
         (Some(_), Some(_)) => {
@@ -152,7 +156,7 @@ fn select(object: &Object, range: Option<ByteRange>, part_number: Option<i32>) -
             ));
         }
         (None, None) => {
-            return Ok(Part {
+            return Ok(PartOfBody {
                 range: 0..len,
                 content_range: None,
                 parts_count: None,
@@ -165,14 +169,14 @@ fn select(object: &Object, range: Option<ByteRange>, part_number: Option<i32>) -
         ),
     };
     if range.is_empty() {
-        return Ok(Part {
+        return Ok(PartOfBody {
             range,
             content_range: None,
             parts_count,
         });
     }
     let content_range = Some(format!("bytes {}-{}/{len}", range.start, range.end - 1));
-    Ok(Part {
+    Ok(PartOfBody {
         range,
         content_range,
         parts_count: parts_count.filter(|count| *count > 0),

@@ -278,7 +278,7 @@ mod tests {
         }
         let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
         let table = [
-            (WriteError::Staging(full), Errno::ENOSPC),
+            (WriteError::NoRoom(full), Errno::ENOSPC),
             (
                 WriteError::Staging(std::io::ErrorKind::Other.into()),
                 Errno::EIO,

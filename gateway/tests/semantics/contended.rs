@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use ackfs_cache::store::memory::{Call, Fault};
 
-use crate::world::{World, errno, on_both_doors, with_ttl};
+use crate::memory_mount::{MemoryMount, errno, on_both_doors, with_ttl};
 
 /// The next open finds another version than its look-up.
-fn replace(world: &World, text: &str) {
-    world.store.plant("a", text.to_owned());
+fn replace(mount: &MemoryMount, text: &str) {
+    mount.store.plant("a", text.to_owned());
 }
 
 /// The kernel tries an open that met ESTALE a second time and no third one. A file that was replaced
@@ -20,16 +20,16 @@ fn replace(world: &World, text: &str) {
 #[test]
 fn a_file_that_is_replaced_while_it_is_opened_again_opens() {
     for ttl in [Duration::ZERO, Duration::from_secs(3600)] {
-        with_ttl(ttl, |world| {
-            replace(world, "one");
-            assert_eq!(fs::read(world.path("a")).unwrap(), b"one");
+        with_ttl(ttl, |mount| {
+            replace(mount, "one");
+            assert_eq!(fs::read(mount.path("a")).unwrap(), b"one");
             for times in 1..4 {
-                replace(world, "another");
+                replace(mount, "another");
                 for _ in 0..times {
-                    world.store.inject(Call::Head, Fault::Overtake);
+                    mount.store.inject(Call::Head, Fault::Overtake);
                 }
-                assert_eq!(fs::read(world.path("a")).unwrap(), b"another");
-                replace(world, "one");
+                assert_eq!(fs::read(mount.path("a")).unwrap(), b"another");
+                replace(mount, "one");
             }
         });
     }
@@ -38,17 +38,17 @@ fn a_file_that_is_replaced_while_it_is_opened_again_opens() {
 /// What one open has asked for is not believed by the next open.
 #[test]
 fn every_open_of_a_contended_name_sees_the_newest_version() {
-    on_both_doors(|world| {
-        let path = world.path("a");
-        replace(world, "0");
+    on_both_doors(|mount| {
+        let path = mount.path("a");
+        replace(mount, "0");
         assert_eq!(fs::read(&path).unwrap(), b"0");
         for round in 1..50 {
             let text = round.to_string().repeat(round);
-            replace(world, &text);
+            replace(mount, &text);
             if round % 2 == 0 {
                 fs::metadata(&path).unwrap();
                 let text = text.to_uppercase() + "!";
-                replace(world, &text);
+                replace(mount, &text);
                 assert_eq!(fs::read_to_string(&path).unwrap(), text);
             } else {
                 assert_eq!(fs::read_to_string(&path).unwrap(), text);
@@ -65,63 +65,63 @@ fn every_open_of_a_contended_name_sees_the_newest_version() {
 /// ESTALE and the name was looked up again.
 #[test]
 fn an_open_that_finds_another_version_costs_one_head_and_shows_its_size() {
-    on_both_doors(|world| {
-        replace(world, "one");
-        assert_eq!(fs::read(world.path("a")).unwrap(), b"one");
+    on_both_doors(|mount| {
+        replace(mount, "one");
+        assert_eq!(fs::read(mount.path("a")).unwrap(), b"one");
         for text in ["another, longer", "2", ""] {
-            replace(world, text);
-            world.store.calls();
-            let mut file = File::open(world.path("a")).unwrap();
+            replace(mount, text);
+            mount.store.calls();
+            let mut file = File::open(mount.path("a")).unwrap();
             let mut found = String::new();
             file.read_to_string(&mut found).unwrap();
             assert_eq!(found, text);
             assert_eq!(file.metadata().unwrap().len(), text.len() as u64);
-            let calls = world.store.calls();
+            let calls = mount.store.calls();
             let heads = calls.iter().filter(|it| it.0 == Call::Head).count();
             assert_eq!(
                 (heads, calls.len()),
                 (1, if text.is_empty() { 1 } else { 2 })
             );
             drop(file);
-            world.drain_until_closed();
+            mount.drain_until_closed();
         }
     });
 }
 
 #[test]
 fn an_open_of_a_contended_name_that_nobody_replaced_costs_one_head() {
-    on_both_doors(|world| {
-        let path = world.path("a");
-        replace(world, "one");
+    on_both_doors(|mount| {
+        let path = mount.path("a");
+        replace(mount, "one");
         assert_eq!(fs::read(&path).unwrap(), b"one");
-        replace(world, "two");
+        replace(mount, "two");
         for _ in 0..3 {
             assert_eq!(fs::read(&path).unwrap(), b"two");
-            world.drain_until_closed();
-            world.store.calls();
+            mount.drain_until_closed();
+            mount.store.calls();
         }
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(world.store.calls(), [(Call::Head, "a".to_owned())]);
+        assert_eq!(mount.store.calls(), [(Call::Head, "a".to_owned())]);
     });
 }
 
 /// Who writes does so at the end that the kernel believes in: an open that may write is looked up again.
 #[test]
 fn what_is_appended_after_an_open_found_another_version_comes_at_its_end() {
-    on_both_doors(|world| {
-        let path = world.path("a");
-        replace(world, "one");
+    on_both_doors(|mount| {
+        let path = mount.path("a");
+        replace(mount, "one");
         assert_eq!(fs::read(&path).unwrap(), b"one");
         for round in 0..3 {
             let text = format!("{round}").repeat(10 * (3 - round));
-            replace(world, &text);
+            replace(mount, &text);
             let reader = File::open(&path).unwrap();
             let mut writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
             std::io::Write::write_all(&mut writer, b"!").unwrap();
-            crate::world::close(writer).unwrap();
-            assert_eq!(world.store.bytes("a").unwrap(), text + "!");
+            crate::memory_mount::close(writer).unwrap();
+            assert_eq!(mount.store.bytes("a").unwrap(), text + "!");
             drop(reader);
-            world.drain_until_closed();
+            mount.drain_until_closed();
         }
     });
 }
@@ -130,16 +130,16 @@ fn what_is_appended_after_an_open_found_another_version_comes_at_its_end() {
 /// the file was read.
 #[test]
 fn what_is_read_beside_a_writer_is_one_version_and_every_open_succeeds() {
-    on_both_doors(|world| {
+    on_both_doors(|mount| {
         let body = |n: usize| {
             let letter = char::from(b'a' + (n % 26) as u8);
             letter.to_string().repeat(1 + n * 7919 % 9000)
         };
-        replace(world, &body(0));
+        replace(mount, &body(0));
         let is_over = AtomicBool::new(false);
         let read = || -> std::io::Result<String> {
             let mut text = String::new();
-            File::open(world.path("a"))
+            File::open(mount.path("a"))
                 .expect("every open succeeds")
                 .read_to_string(&mut text)?;
             Ok(text)
@@ -148,7 +148,7 @@ fn what_is_read_beside_a_writer_is_one_version_and_every_open_succeeds() {
             let writing = scope.spawn(|| {
                 let mut n = 1;
                 while !is_over.load(Ordering::Relaxed) {
-                    replace(world, &body(n));
+                    replace(mount, &body(n));
                     n += 1;
                     thread::yield_now();
                 }

@@ -24,7 +24,7 @@ async fn nothing_is_fetched_to_begin_a_write() {
     assert!(!file.is_dirty());
     assert_eq!(file.size(), 20 << 10);
     for i in 0..8 {
-        assert!(file.write_now(i as u64 * 100, &[i; 10]));
+        assert!(file.write_now(u64::from(i) * 100, &[i; 10]));
         bytes[usize::from(i) * 100..][..10].fill(i);
     }
     file.write(30 << 10, b"far").await.unwrap();

@@ -153,7 +153,7 @@ impl Filesystem {
             .store
             .put(&key, body, &metadata, &Condition::Absent)
             .await;
-        let etag = match lost::confirm(&*self.store, &id_key, put).await {
+        let etag = match lost::confirm(&*self.store, &key, put).await {
             Ok(etag) => etag,
             Err(error) => {
                 // Somebody else's name, or ours if only the answer was lost: the next look-up asks.

@@ -162,7 +162,7 @@ impl Prepared {
             readahead_kb: None,
         };
         Ok(Connected {
-            kernel: Kernel::new(session.notifier(), device, negotiated.passthrough),
+            kernel: Kernel::new(session.notifier(), device, negotiated),
             session,
             fd,
             rings,
