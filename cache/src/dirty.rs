@@ -112,7 +112,7 @@ pub enum WriteError {
     /// There is no room for written bytes, on disk or, without staging, in memory.
     #[error(
         "no room for written bytes; free some on the disk of --cache-dir or name another; without one \
-         (--cache-size 0) what is not sent yet has to fit into half of --memory"
+         (--cache-size 0) what is not sent yet has to fit into a third of --memory"
     )]
     NoRoom(#[source] std::io::Error),
     /// The staging file could not take or give bytes.

@@ -75,7 +75,8 @@ pub struct Flags {
     #[arg(long, value_name = "DIR", help_heading = CACHE)]
     pub cache_dir: Option<PathBuf>,
     /// How many bytes of objects the cache directory may hold, 0 for no disk cache and no staging:
-    /// then what is written and not yet closed has to fit into half of --memory, else ENOSPC
+    /// then a file written in order goes to the store part by part, and what else is written and not yet
+    /// closed has to fit into a third of --memory, else ENOSPC
     /// [default: 10GiB or a tenth of the free space, whichever is less]
     #[arg(long, value_name = "SIZE", help_heading = CACHE)]
     pub cache_size: Option<Size>,

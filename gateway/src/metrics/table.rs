@@ -106,6 +106,10 @@ counters! {
         failed: Total Count "ackfs_publish_failures_total" = now => now.write.failed;
         /// Bytes of files sent to the store.
         uploaded_bytes: Total Bytes "ackfs_uploaded_bytes_total" = now => now.write.uploaded_bytes;
+        /// Bytes that the store copied from the version before, instead of being sent.
+        copied_bytes: Total Bytes "ackfs_copied_bytes_total" = now => now.write.copied_bytes;
+        /// Bytes of the version before that were fetched to be sent between changed ones.
+        refetched_bytes: Total Bytes "ackfs_refetched_bytes_total" = now => now.write.refetched_bytes;
     }
 
     /// Names and handles.
@@ -272,6 +276,10 @@ pub const LINES: [(&str, &str); 9] = [
         "published",
         "{write.published} files, {write.uploaded_bytes}{/s write.uploaded_bytes}; {write.failed} \
          failed",
+    ),
+    (
+        "copied",
+        "{write.copied_bytes} by the store, {write.refetched_bytes} fetched to be sent again",
     ),
     (
         "files",
