@@ -183,14 +183,8 @@ impl PartCopies {
             .compare_exchange(Self::UNKNOWN, Self::SOUND, Relaxed, Relaxed);
     }
 
-    /// The endpoint does not copy parts, because of `why`. Said once.
-    pub(super) fn refused(&self, why: &str) {
-        if self.0.swap(Self::REFUSED, Relaxed) != Self::REFUSED {
-            warn!(
-                why,
-                "this endpoint does not copy parts of objects (UploadPartCopy): bytes that did not \
-                 change are fetched and sent again"
-            );
-        }
+    /// The endpoint does not copy parts. Whoever wants to copy one is told, and tells the log.
+    pub(super) fn refused(&self) {
+        self.0.store(Self::REFUSED, Relaxed);
     }
 }

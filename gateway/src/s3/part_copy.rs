@@ -4,7 +4,9 @@
 //! implements the request, and one that copies wrongly would damage objects in silence. So the first part
 //! that an endpoint says it has copied is looked at in the upload, and its size compared, before it is
 //! believed; an endpoint that refuses before it ever copied one, or copies wrongly, is not asked again as long
-//! as the mount lives. Callers then get `Rejected` at once, and fetch the bytes and send them.
+//! as the mount lives. Callers then get `Rejected` at once, and fetch the bytes and send them. A part from the
+//! source's start may be all of it, as at an append: an endpoint that ignores ranges copies that rightly, so
+//! it says nothing about the next one.
 //!
 //! MinIO refuses where the upload was created with a checksum, because it computes none for what it copies;
 //! with `--checksum auto` none is announced there (`ChecksumPolicy::announced`).
@@ -45,7 +47,7 @@ impl Core {
             .copy_part_once(key, upload, number, source, extent)
             .await;
         match copied.result {
-            Ok(part) => self.believe(key, upload, part).await,
+            Ok(part) => self.believe(key, upload, part, extent).await,
             Err(failure) => Err(self.not_copied(failure)),
         }
     }
@@ -81,17 +83,24 @@ impl Core {
 
     /// Gives `part` if it is what was asked for; looks at it as long as the endpoint has not shown that it
     /// copies parts. `Rejected` if it is something else.
-    async fn believe(&self, key: &Key, upload: &UploadId, part: Part) -> StoreResult<Part> {
+    async fn believe(
+        &self,
+        key: &Key,
+        upload: &UploadId,
+        part: Part,
+        extent: Extent,
+    ) -> StoreResult<Part> {
         if self.part_copies.support() == Honoured::Yes {
             return Ok(part);
         }
         match self.part_size(key, upload, part.number).await {
             Ok(Some(size)) if size != part.size => {
                 let why = format!("a part of {} bytes came to hold {size}", part.size);
-                self.part_copies.refused(&why);
+                self.part_copies.refused();
                 return Err(StoreError::new(StoreErrorKind::Rejected, why).with_key(key));
             }
-            Ok(_) => self.part_copies.proved(),
+            Ok(_) if extent.offset > 0 => self.part_copies.proved(),
+            Ok(_) => {}
             Err(error) => {
                 debug!(%error, "a copied part could not be looked at");
                 // It needs another permission (s3:ListMultipartUploadParts).
@@ -134,7 +143,7 @@ impl Core {
     /// What comes out of a copy that failed; takes note of an endpoint that does not copy parts.
     pub(super) fn not_copied(&self, failure: RequestFailure) -> StoreError {
         if self.part_copies.support() == Honoured::Unknown && refuses_every_copy(&failure) {
-            self.part_copies.refused(&failure.error.message);
+            self.part_copies.refused();
         }
         let mut error = failure.error;
         if error.kind == StoreErrorKind::NotFound && failure.code.as_deref() != Some("NoSuchUpload")

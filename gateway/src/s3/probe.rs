@@ -75,8 +75,8 @@ impl Core {
         }
         match copied.result {
             Ok(_part) => {
-                let why = "it made a part of an object that does not exist";
-                self.part_copies.refused(why);
+                // It made a part of an object that does not exist.
+                self.part_copies.refused();
                 Ok(Honoured::No)
             }
             Err(failure) => match self.not_copied(failure) {

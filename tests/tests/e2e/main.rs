@@ -15,6 +15,7 @@ mod listing;
 mod memory;
 mod model;
 mod names;
+mod partial;
 mod passthrough;
 mod race;
 mod reads;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         ("memory", memory::CLAIMS),
         ("model", model::CLAIMS),
         ("names", names::CLAIMS),
+        ("partial", partial::CLAIMS),
         ("passthrough", passthrough::CLAIMS),
         ("race", race::CLAIMS),
         ("reads", reads::CLAIMS),

@@ -68,6 +68,25 @@ async fn a_copied_part_pins_its_source_and_gives_the_stores_checksum() {
     assert_eq!(store.part_copies(), Honoured::Yes);
 }
 
+/// It may be the whole source, which an endpoint that ignores ranges copies rightly.
+#[tokio::test]
+async fn a_copy_from_the_start_says_nothing_about_ranges() {
+    let server = copying(8 << 20).await;
+    let store = store(&server.url);
+    let (key, upload, source) = (
+        Key::new("key"),
+        UploadId("upload".into()),
+        id("a", "\"v1\""),
+    );
+    for _ in 0..2 {
+        let whole = Extent::new(0, 8 << 20);
+        let copied = store.copy_part(&key, &upload, 2, &source, whole).await;
+        assert_eq!(copied.unwrap().size, 8 << 20);
+        assert_eq!(store.part_copies(), Honoured::Unknown);
+    }
+    assert_eq!(server.methods(), ["PUT", "GET", "PUT", "GET"]);
+}
+
 #[tokio::test]
 async fn a_copied_part_is_asked_for_again_after_a_lost_answer() {
     let script = vec![
