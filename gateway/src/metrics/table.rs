@@ -248,7 +248,7 @@ pub(super) const STORE_LATENCY: [&str; 3] = [
 
 /// The lines of `ackfs stats`, each with its name. In braces stands a counter as `section.field`, shown
 /// in its unit; `/s` and counters, for what they grew by in a second; or a word of `cli/stats.rs`.
-pub const LINES: [(&str, &str); 9] = [
+pub const LINES: [(&str, &str); 10] = [
     ("mount", "{source} on {dir}, up {uptime}"),
     (
         "transport",
