@@ -133,6 +133,11 @@ pub fn plan(request: &PlanRequest<'_>) -> Option<PublishPlan> {
     if request.size > limits.object_max {
         return None;
     }
+    if request.keep_sent
+        && let Some(parts) = grid(request)
+    {
+        return Some(PublishPlan::Multipart { parts });
+    }
     if request.size <= limits.part_size(request.part_size) {
         return Some(PublishPlan::Put);
     }
@@ -141,10 +146,6 @@ pub fn plan(request: &PlanRequest<'_>) -> Option<PublishPlan> {
         return Some(PublishPlan::Put);
     }
     let grid = grid(request);
-    if let (true, Some(parts)) = (request.keep_sent, &grid) {
-        let parts = parts.clone();
-        return Some(PublishPlan::Multipart { parts });
-    }
     let fresh = fresh(request).map(|parts| with_sent(parts, request.begun));
     // The first of equals is taken, so an upload is rather gone on with than cut anew.
     let (cost, parts) = [grid, fresh]
@@ -181,7 +182,7 @@ fn base_bytes(request: &PlanRequest<'_>) -> u64 {
 /// The parts by which the upload under way is gone on with. `None` if nothing was sent of it, or
 /// if it cannot hold the file.
 fn grid(request: &PlanRequest<'_>) -> Option<Vec<PlannedPart>> {
-    let fits = |begun: &&BegunUpload| request.size <= begun.layout.reach();
+    let fits = |begun: &&BegunUpload| (1..=begun.layout.reach()).contains(&request.size);
     let begun = request
         .begun
         .filter(fits)

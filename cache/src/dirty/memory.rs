@@ -122,7 +122,7 @@ impl WrittenFile {
         let mut failures = writer.spill_failures.subscribe();
         let _waiting = WaitingWriter::new(writer);
         // It will not move past the parts that it has filled before some of them are sent.
-        self.pause();
+        self.pause_for_memory();
         writer.free_memory();
         let hopeless = async {
             match writer.config.staging {

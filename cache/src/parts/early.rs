@@ -16,6 +16,8 @@ pub(crate) struct EarlyParts {
     next: u32,
     /// Up to here the writer has said that it pauses: a part that ends before need not be moved past.
     paused: u64,
+    /// The writer waits for memory that only sent parts give back: one filled part is reason enough.
+    short: bool,
     /// The store refused something: nothing is sent early until the next publish.
     pub(crate) off: bool,
     /// A task sends what is proposed.
@@ -47,10 +49,17 @@ impl EarlyParts {
         self.paused = self.cursor;
     }
 
+    /// The writer waits where it is, and goes on only when what it has filled is sent.
+    pub(crate) fn paused_for_memory(&mut self) {
+        self.paused();
+        self.short = true;
+    }
+
     /// A publish succeeded: what is written from now on belongs to a new upload.
     pub(crate) fn published(&mut self) {
         self.next = 0;
         self.paused = 0;
+        self.short = false;
         self.off = false;
         self.start = self.cursor;
     }
@@ -58,7 +67,9 @@ impl EarlyParts {
     /// The next part that the writer has moved past by a part, or that it filled before it paused, if
     /// there is one.
     pub(crate) fn candidate(&self, layout: &PartLayout) -> Option<(u32, Extent)> {
-        if self.off || self.cursor < 2 * layout.first_size() {
+        // A file of two parts goes in one request, so its parts are not sent on a mere pause.
+        let least = layout.first_size() * if self.short { 1 } else { 2 };
+        if self.off || self.cursor < least {
             return None;
         }
         // The first part that begins in the run.
@@ -67,8 +78,7 @@ impl EarlyParts {
         let number = begun.max(self.next).max(1);
         let part = layout.part(number);
         let passed = part.end().saturating_add(part.len) <= self.cursor;
-        // A file of two parts goes in one request, so its parts are not sent on a mere pause.
-        let filled = part.end() <= self.paused && self.paused > 2 * layout.first_size();
+        let filled = part.end() <= self.paused && (self.short || self.paused > least);
         ((passed || filled) && !part.is_empty()).then_some((number, part))
     }
 

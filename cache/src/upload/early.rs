@@ -23,6 +23,7 @@ use crate::dirty::{DirtyFile, WriteError};
 use crate::extent::Extent;
 use crate::object::Key;
 use crate::parts::PartLayout;
+use crate::parts::early::EarlyParts;
 use crate::parts::upload::{MultipartUpload, PartClaim};
 use crate::store::{Metadata, Part, StoreErrorKind, UploadId};
 
@@ -75,9 +76,22 @@ impl DirtyFile {
 impl WrittenFile {
     /// See [`DirtyFile::pause`].
     pub(crate) fn pause(self: &Arc<Self>) {
+        self.pause_with(EarlyParts::paused);
+    }
+
+    /// The writer waits for memory: as [`WrittenFile::pause`], and without staging one part that it has
+    /// filled is sent, for nothing else makes room.
+    pub(crate) fn pause_for_memory(self: &Arc<Self>) {
+        match self.writer.config.staging {
+            Some(_) => self.pause(),
+            None => self.pause_with(EarlyParts::paused_for_memory),
+        }
+    }
+
+    fn pause_with(self: &Arc<Self>, pause: impl FnOnce(&mut EarlyParts)) {
         let begins = {
             let mut state = self.state.lock();
-            state.early.paused();
+            pause(&mut state.early);
             state.early_part(&self.writer.layout).is_some()
         };
         if begins {

@@ -32,6 +32,8 @@ claims! {
         a_failed_publish_of_what_was_streamed_is_told_at_each_close,
         an_append_streams_without_a_disk,
         a_change_of_what_was_streamed_is_refused_and_harms_nothing,
+        what_was_streamed_may_be_cut_to_sent_parts_and_change_its_mode,
+        a_sequential_writer_streams_with_little_memory,
         what_does_not_change_takes_no_room;
 }
 
@@ -598,6 +600,36 @@ fn a_change_of_what_was_streamed_is_refused_and_harms_nothing(world: &World) {
         &wanted,
         "changed",
     );
+}
+
+/// Nothing but the parts at the store has these bytes, so they are gone on with, whatever it costs.
+fn what_was_streamed_may_be_cut_to_sent_parts_and_change_its_mode(world: &World) {
+    let mount = without_disk(world);
+    for (name, len) in [("cut", 8 * MIB), ("whole", 120 * MIB)] {
+        let file = File::create(mount.path(name)).expect("create");
+        stream(&file, 5, 0, 120 * MIB);
+        file.set_len(len as u64).expect("cut");
+        // As cp -p does before it closes.
+        let mode = fs::Permissions::from_mode(0o640);
+        file.set_permissions(mode).expect("chmod");
+        assert_eq!(close(file), Ok(()), "{name}");
+        let found = world.witness().get(name).expect("there");
+        assert_eq!(found.len(), len, "{name}");
+        check_at(5, 0, &found);
+    }
+}
+
+/// As little as holds one part beside what is being written.
+fn a_sequential_writer_streams_with_little_memory(world: &World) {
+    let flags = "--cache-size 0 --memory 32MiB";
+    let mount = world.mount_with(world.options().flags(flags));
+    let len = 60 * MIB + 1;
+    let file = File::create(mount.path("file")).expect("create");
+    stream(&file, 5, 0, len);
+    assert_eq!(close(file), Ok(()));
+    let found = world.witness().get("file").expect("there");
+    assert_eq!(found.len(), len);
+    check_at(5, 0, &found);
 }
 
 /// Neither in memory nor on the disk: of an object of many times the memory, and of a hole.
