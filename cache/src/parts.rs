@@ -12,7 +12,7 @@
 //! object ends there. The second half doubles often enough to reach 5 TiB from any P that S3
 //! allows. Where the size is known before the first part is sent, [`crate::plan`] cuts the object.
 //!
-//! [`upload`] says which parts the store has; [`early`] says which one a sequential writer has left
+//! `upload` says which parts the store has; `early` says which one a sequential writer has left
 //! behind.
 
 use std::collections::BTreeMap;

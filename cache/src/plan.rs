@@ -14,7 +14,7 @@
 //! - the *grid*: an upload that was begun while the file was written is gone on with. Its parts
 //!   stay where its layout has them. What the store has of it is kept, cells that lie wholly in the
 //!   base are copied, neighbours together, and the others are sent;
-//! - the *fresh* cut ([`groups`]): parts begin wherever that moves the fewest bytes. A part that was
+//! - the *fresh* cut (`groups`): parts begin wherever that moves the fewest bytes. A part that was
 //!   sent already counts here too if it happens to have the same number and extent.
 //!
 //! A store that copies no ranges is sent everything, in equal parts, which some stores (R2) insist

@@ -18,7 +18,7 @@
 //! codes   answer   headers   endpoint
 //! ```
 //!
-//! A file uses files of the lines below its own, by their types or through [`Core`]'s methods, and none beside or
+//! A file uses files of the lines below its own, by their types or through `Core`'s methods, and none beside or
 //! above it. `request` makes attempts until one succeeds or time is up (`call`), `permits` says who may send now,
 //! `error` and `codes` what an answer means, `conditional` how a write with a condition is sent; `payload` and
 //! `part_body` hold the bytes of an upload, `checksum` says how the store can tell that they arrived whole, and

@@ -17,7 +17,7 @@ use crate::fuse::Responder;
 /// Why an operation failed. What came from somewhere else is kept for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
-    /// What the kernel took the name for does not hold any more; see [`look_again`].
+    /// What the kernel took the name for does not hold any more; see `look_again`.
     #[error("the name has to be looked up again")]
     LookAgain,
     /// The store does not have that version any more, or has another one in its place: bytes of two versions
