@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::pool::BufferPool;
+use super::pool::WriteBufferPool;
 use super::stage::Staged;
 use crate::budget::Grant;
 use crate::extent::Slice;
@@ -97,7 +97,7 @@ pub(crate) struct WriteBuffer {
     /// What was allocated, in bytes: how far it can grow.
     capacity: u64,
     /// Where its memory goes when it is full and then done with.
-    pool: Arc<BufferPool>,
+    pool: Arc<WriteBufferPool>,
     place: Mutex<BufferPlace>,
 }
 
@@ -140,11 +140,15 @@ pub(crate) enum TailRoom {
 
 impl WriteBuffer {
     /// An empty open buffer that can grow to `capacity` bytes.
-    pub(crate) fn open(capacity: u64, paid: Arc<PaidMemory>, pool: &Arc<BufferPool>) -> Arc<Self> {
+    pub(crate) fn open(
+        capacity: u64,
+        paid: Arc<PaidMemory>,
+        pool: &Arc<WriteBufferPool>,
+    ) -> Arc<Self> {
         Self::over(pool.take(capacity), paid, pool.clone())
     }
 
-    fn over(bytes: BytesMut, paid: Arc<PaidMemory>, pool: Arc<BufferPool>) -> Arc<Self> {
+    fn over(bytes: BytesMut, paid: Arc<PaidMemory>, pool: Arc<WriteBufferPool>) -> Arc<Self> {
         Arc::new(Self {
             capacity: bytes.capacity() as u64,
             pool,

@@ -29,7 +29,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 
 use super::buffer::{BufferPiece, Elsewhere, PaidMemory, PieceBytes, TailRoom, WriteBuffer};
-use super::pool::{BufferPool, PAGE};
+use super::pool::{PAGE, WriteBufferPool};
 use crate::extent::{Extent, ExtentMap};
 use crate::object::ObjectId;
 use crate::plan::{FileSpan, SpanOrigin};
@@ -171,7 +171,7 @@ impl Layers {
         offset: u64,
         data: &[u8],
         change: u64,
-        pool: &Arc<BufferPool>,
+        pool: &Arc<WriteBufferPool>,
         take: Take<'_>,
     ) -> Result<(), Need> {
         let extent = Extent::new(offset, data.len() as u64);
@@ -285,7 +285,7 @@ impl Layers {
         offset: u64,
         data: &[u8],
         paid: &Arc<PaidMemory>,
-        pool: &Arc<BufferPool>,
+        pool: &Arc<WriteBufferPool>,
     ) {
         let kept = self.base.as_ref().map_or(0, |base| base.kept);
         let extent = Extent::new(offset, data.len() as u64);

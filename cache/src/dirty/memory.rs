@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 use super::buffer::{MemoryMeter, PaidMemory};
 use super::file::WrittenFile;
-use super::pool::{BufferPool, PAGE};
+use super::pool::{PAGE, WriteBufferPool};
 use super::{WriteError, Writer};
 use crate::budget::{Budget, Grant, Share};
 use crate::store::STORE_TIMEOUT;
@@ -38,7 +38,7 @@ pub(crate) struct DirtyMemory {
     share: Share,
     /// What one file may hold, in bytes.
     pub(crate) file_max: u64,
-    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) pool: Arc<WriteBufferPool>,
     /// Above so many bytes in use the background frees some.
     high: u64,
     /// For bytes that are read to be sent, and the grant that pays for it.
@@ -64,7 +64,7 @@ impl DirtyMemory {
         let rest = share.bound() - grant.as_ref().map_or(0, |_| aside);
         Self {
             file_max: rest / 4 * 3,
-            pool: BufferPool::new((rest / 8 / PAGE * PAGE).clamp(PAGE, BUFFER_MAX)),
+            pool: WriteBufferPool::new((rest / 8 / PAGE * PAGE).clamp(PAGE, BUFFER_MAX)),
             high: share.bound() - rest / 2,
             readback: Budget::new(aside).share(aside),
             _readback: grant,

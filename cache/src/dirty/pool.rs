@@ -21,7 +21,7 @@ const IDLE_MAX: usize = 10;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct BufferPool {
+pub(crate) struct WriteBufferPool {
     /// The size of these buffers, and of the largest one that a file may have, in bytes.
     pub(crate) buffer_max: u64,
     idle: Mutex<Vec<BytesMut>>,
@@ -30,7 +30,7 @@ pub(crate) struct BufferPool {
 /// A full buffer on loan.
 struct Loan {
     bytes: BytesMut,
-    pool: Weak<BufferPool>,
+    pool: Weak<WriteBufferPool>,
 }
 
 impl AsRef<[u8]> for Loan {
@@ -53,7 +53,7 @@ impl Drop for Loan {
     }
 }
 
-impl BufferPool {
+impl WriteBufferPool {
     /// Of buffers of `buffer_max` bytes.
     pub(crate) fn new(buffer_max: u64) -> Arc<Self> {
         Arc::new(Self {
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_full_buffer_comes_back_with_its_last_slice_and_a_partial_one_does_not() {
-        let pool = BufferPool::new(4096);
+        let pool = WriteBufferPool::new(4096);
         let mut bytes = pool.take(4096);
         bytes.extend_from_slice(&[1; 4096]);
         let at = bytes.as_ptr();

@@ -35,7 +35,7 @@ pub(crate) struct RequestBody {
 
 /// The body of a part.
 #[derive(Debug)]
-pub(crate) struct PartBody {
+pub(crate) struct PartContent {
     /// In order, without gaps.
     pub(crate) pieces: Vec<PartBytes>,
     /// In bytes.
@@ -63,7 +63,7 @@ struct BodyMemory {
 }
 
 /// Where each extent of a body comes from.
-type Origins = Vec<(Extent, PieceBytes)>;
+type ByteOrigins = Vec<(Extent, PieceBytes)>;
 
 /// Holes are sent as slices of this. It is never written, so it takes no memory of its own.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
@@ -120,7 +120,7 @@ impl WrittenFile {
     ///
     /// # Errors
     /// `Staging` if the disk fails; the store's, `Changed` if the base is gone; `Lost`.
-    pub(crate) async fn request_body(&self, found: Origins) -> Result<RequestBody, WriteError> {
+    pub(crate) async fn request_body(&self, found: ByteOrigins) -> Result<RequestBody, WriteError> {
         let writer = &self.writer;
         let mut body = RequestBody::default();
         let to_read = bytes_to_read(&found);
@@ -163,18 +163,18 @@ impl WrittenFile {
     /// As [`WrittenFile::request_body`].
     pub(crate) async fn part_body(
         self: &Arc<Self>,
-        found: Origins,
-    ) -> Result<PartBody, WriteError> {
+        found: ByteOrigins,
+    ) -> Result<PartContent, WriteError> {
         let readback = &self.writer.memory.readback;
         if bytes_to_read(&found) <= readback.bound() {
             let body = self.request_body(found).await?;
-            return Ok(PartBody {
+            return Ok(PartContent {
                 pieces: body.bytes.into_iter().map(PartBytes::Here).collect(),
                 len: body.len,
                 memory: body.memory,
             });
         }
-        let mut part = PartBody {
+        let mut part = PartContent {
             pieces: Vec::new(),
             len: 0,
             memory: BodyMemory::default(),

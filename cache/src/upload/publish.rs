@@ -108,7 +108,7 @@ impl DirtyFile {
 }
 
 /// What became of a try.
-struct Failure {
+struct PublishFailure {
     error: WriteError,
     during: During,
     /// The object may be there all the same, and is known by this.
@@ -126,7 +126,7 @@ enum During {
     Sending,
 }
 
-impl From<WriteError> for Failure {
+impl From<WriteError> for PublishFailure {
     fn from(error: WriteError) -> Self {
         Self {
             error,
@@ -136,13 +136,13 @@ impl From<WriteError> for Failure {
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for PublishFailure {
     fn from(error: StoreError) -> Self {
         WriteError::Store(error).into()
     }
 }
 
-impl Failure {
+impl PublishFailure {
     /// Of the request that makes the object.
     fn last(mut error: StoreError) -> Self {
         let lost = error.lost.take();
@@ -208,7 +208,7 @@ impl WrittenFile {
     }
 
     /// One try.
-    async fn send(self: &Arc<Self>, metadata: &Metadata) -> Result<(), Failure> {
+    async fn send(self: &Arc<Self>, metadata: &Metadata) -> Result<(), PublishFailure> {
         if self.send_metadata(metadata).await? {
             return Ok(());
         }
@@ -257,7 +257,7 @@ impl WrittenFile {
     }
 
     /// If only metadata changed, has the store copy the bytes that it has. Whether that was so.
-    async fn send_metadata(&self, metadata: &Metadata) -> Result<bool, Failure> {
+    async fn send_metadata(&self, metadata: &Metadata) -> Result<bool, PublishFailure> {
         let (source, key, changes) = {
             let state = self.state.lock();
             match state.layers.base() {
@@ -299,7 +299,7 @@ impl WrittenFile {
         self: &Arc<Self>,
         key: &Key,
         metadata: &Metadata,
-    ) -> Result<ETag, Failure> {
+    ) -> Result<ETag, PublishFailure> {
         let mut copies = self.may_copy();
         loop {
             let plan = self.plan(copies, metadata).await;
@@ -332,7 +332,7 @@ impl WrittenFile {
     }
 
     /// Whether a try that failed may go well without copies, and it was these that it failed by.
-    fn can_do_without_copies(&self, failure: &Failure) -> bool {
+    fn can_do_without_copies(&self, failure: &PublishFailure) -> bool {
         if failure.is(StoreErrorKind::Rejected) && failure.during != During::Sending {
             self.writer.refuse_copies(&failure.error);
             return true;
@@ -383,7 +383,11 @@ impl WrittenFile {
 
     /// The sealed version in one request; in one part, if more of it is to be read first than may be in
     /// memory at once.
-    async fn send_whole(self: &Arc<Self>, key: &Key, metadata: &Metadata) -> Result<ETag, Failure> {
+    async fn send_whole(
+        self: &Arc<Self>,
+        key: &Key,
+        metadata: &Metadata,
+    ) -> Result<ETag, PublishFailure> {
         let (size, found) = self.find_sealed();
         if bytes_to_read(&found) > self.writer.memory.readback.bound() {
             let part = PlannedPart {
@@ -399,7 +403,7 @@ impl WrittenFile {
         let store = &self.writer.store;
         let put = store.put(key, bytes, metadata, &condition).await;
         let put = lost::confirm(&**store, key, put).await;
-        let etag = put.map_err(Failure::last)?;
+        let etag = put.map_err(PublishFailure::last)?;
         self.writer.count_uploaded(size);
         Ok(etag)
     }
@@ -418,7 +422,7 @@ impl WrittenFile {
         key: &Key,
         metadata: &Metadata,
         parts: &[PlannedPart],
-    ) -> Result<ETag, Failure> {
+    ) -> Result<ETag, PublishFailure> {
         let mut fresh = false;
         loop {
             {
@@ -448,7 +452,7 @@ impl WrittenFile {
 
     /// Sends or has copied every part that the store does not have as it is. Parts on their way are
     /// waited for. After an error nothing more is begun, but what is on its way arrives.
-    async fn send_missing(self: &Arc<Self>, parts: &[PlannedPart]) -> Result<(), Failure> {
+    async fn send_missing(self: &Arc<Self>, parts: &[PlannedPart]) -> Result<(), PublishFailure> {
         let mut sends = FuturesUnordered::new();
         let mut failure = None;
         loop {
@@ -496,24 +500,24 @@ impl WrittenFile {
         id: UploadId,
         key: Key,
         part: PlannedPart,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), PublishFailure> {
         match part.step {
             PartStep::Copy => {
                 let copied = self.copy_part(id, key, part.number, part.extent).await;
-                copied.map_err(|error| Failure {
+                copied.map_err(|error| PublishFailure {
                     during: During::Copying,
-                    ..Failure::from(error)
+                    ..PublishFailure::from(error)
                 })
             }
             PartStep::Send | PartStep::Sent => {
                 let sent = self.send_part(id, key, part.number, part.extent).await;
-                sent.map_err(Failure::from)
+                sent.map_err(PublishFailure::from)
             }
         }
     }
 
     /// Makes the object of `parts`.
-    async fn complete(&self, key: &Key, parts: &[PlannedPart]) -> Result<ETag, Failure> {
+    async fn complete(&self, key: &Key, parts: &[PlannedPart]) -> Result<ETag, PublishFailure> {
         let (id, all) = {
             let state = self.state.lock();
             let upload = state.upload.as_ref();
@@ -525,7 +529,7 @@ impl WrittenFile {
         let store = &self.writer.store;
         let completed = store.complete(key, &id, &all, &condition).await;
         let completed = lost::confirm(&**store, key, completed).await;
-        let etag = completed.map_err(Failure::last)?;
+        let etag = completed.map_err(PublishFailure::last)?;
         self.writer.uploads.lock().remove(&id);
         self.state.lock().upload = None;
         Ok(etag)
