@@ -258,14 +258,14 @@ impl WrittenFile {
     /// Gives up memory of what the store has in parts that are there, `bytes` or what there is: for a mount
     /// that stages nothing. Gives how many. A publish that then fails has lost them.
     pub(crate) fn give_up_sent(&self, bytes: u64) -> u64 {
-        let memory: Vec<_> = {
-            let state = self.state.lock();
-            let buffers = state.sent_buffers(bytes);
-            buffers.iter().map(|buffer| buffer.sent_away()).collect()
-        };
-        // Freeing memory wakes waiters: not under the lock.
+        // Under the lock to the end: who finds nothing to give up here finds the memory free that others
+        // have given up.
+        let state = self.state.lock();
+        let buffers = state.sent_buffers(bytes);
         let before = self.meter.bytes();
-        drop(memory);
+        for buffer in buffers {
+            drop(buffer.sent_away());
+        }
         before - self.meter.bytes().min(before)
     }
 

@@ -157,9 +157,11 @@ impl WrittenFile {
             tokio::pin!(progress, moved);
             progress.as_mut().enable();
             moved.as_mut().enable();
-            let own = !self.writer.memory.fits(&self.meter, bytes);
+            // In this order: a part that arrives in between is given up here, or was by somebody else, and
+            // then there is room.
             let sending = self.state.lock().is_sending();
-            if own && !sending && self.give_up_sent(bytes) == 0 {
+            let gave_up = !sending && self.give_up_sent(bytes) > 0;
+            if !sending && !gave_up && !self.writer.memory.fits(&self.meter, bytes) {
                 break;
             }
             tokio::select! {

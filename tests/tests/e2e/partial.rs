@@ -33,6 +33,7 @@ claims! {
         an_append_streams_without_a_disk,
         a_change_of_what_was_streamed_is_refused_and_harms_nothing,
         what_was_streamed_may_be_cut_to_sent_parts_and_change_its_mode,
+        a_sequential_writer_streams_with_little_memory,
         what_does_not_change_takes_no_room;
 }
 
@@ -618,6 +619,20 @@ fn what_was_streamed_may_be_cut_to_sent_parts_and_change_its_mode(world: &World)
     }
 }
 
+/// As little as holds one part beside what is being written.
+fn a_sequential_writer_streams_with_little_memory(world: &World) {
+    let flags = "--cache-size 0 --memory 32MiB";
+    let mount = world.mount_with(world.options().flags(flags));
+    let len = 60 * MIB + 1;
+    let file = File::create(mount.path("file")).expect("create");
+    stream(&file, 5, 0, len);
+    assert_eq!(close(file), Ok(()));
+    let found = world.witness().get("file").expect("there");
+    assert_eq!(found.len(), len);
+    check_at(5, 0, &found);
+}
+
+/// Neither in memory nor on the disk: of an object of many times the memory, and of a hole.
 fn what_does_not_change_takes_no_room(world: &World) {
     let len = 160 * MIB;
     world.demo().fill_one("file", 1, len);

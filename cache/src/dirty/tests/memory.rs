@@ -283,6 +283,24 @@ async fn without_staging_a_sequential_writer_of_any_size_passes_through() {
     }
 }
 
+/// The task that frees memory took what a part had brought to the store, and before it had given that back
+/// the writer found nothing to give up, and no room: ENOSPC about once in a few hundred parts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_staging_a_writer_that_is_freed_by_others_goes_on() {
+    let world = Setup {
+        memory: 32 * KIB,
+        ..Setup::default()
+    }
+    .build();
+    let bytes = pattern(4 << 20, 7);
+    let file = world.create();
+    for (index, piece) in bytes.chunks(1024).enumerate() {
+        file.write(index as u64 * 1024, piece).await.unwrap();
+    }
+    publish(&file).await.unwrap();
+    assert!(world.store.bytes("f").unwrap() == bytes);
+}
+
 /// A file without staging that is larger than memory, and its bytes.
 async fn passed_through(world: &World) -> (Arc<DirtyFile>, Vec<u8>) {
     let file = world.create();
