@@ -260,12 +260,9 @@ impl WrittenFile {
     pub(crate) fn give_up_sent(&self, bytes: u64) -> u64 {
         // Under the lock to the end: who finds nothing to give up here finds the memory free that others
         // have given up.
-        let state = self.state.lock();
-        let buffers = state.sent_buffers(bytes);
+        let mut state = self.state.lock();
         let before = self.meter.bytes();
-        for buffer in buffers {
-            drop(buffer.sent_away());
-        }
+        state.give_up_sent(bytes);
         before - self.meter.bytes().min(before)
     }
 

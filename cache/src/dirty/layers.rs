@@ -332,6 +332,9 @@ impl Layers {
     /// Gives up the pieces that the base has too, those of changes up to `published`. Whether there
     /// were any.
     pub(crate) fn drop_published(&mut self, published: u64) -> bool {
+        if self.base.is_none() {
+            return false;
+        }
         let there = |piece: &BufferPiece| piece.change <= published;
         let extents: Vec<Extent> = self
             .map
@@ -379,6 +382,27 @@ impl Layers {
             }
         }
         found
+    }
+
+    /// Makes one piece of neighbours of which the store alone has the bytes: a file of any size passes
+    /// through with a few of them.
+    pub(crate) fn join_sent(&mut self) {
+        let mut runs: Vec<(Extent, BufferPiece)> = Vec::new();
+        for (extent, piece) in self.map.iter() {
+            if !piece.buffer.is_sent_away() {
+                continue;
+            }
+            match runs.last_mut() {
+                Some((run, joined)) if run.end() == extent.offset => {
+                    run.len += extent.len;
+                    joined.change = joined.change.max(piece.change);
+                }
+                _ => runs.push((extent, piece.clone())),
+            }
+        }
+        for (run, joined) in runs {
+            self.map.insert(run, joined);
+        }
     }
 
     /// Whether some byte of `extent` was given up when a part took it to the store.

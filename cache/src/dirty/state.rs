@@ -10,10 +10,8 @@
 //!                                └── failed: stays dirty, the parts sent stay usable
 //! ```
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::buffer::WriteBuffer;
 use super::layers::{BaseLayer, Layers, SealedLayers};
 use super::{Base, Published};
 use crate::extent::Extent;
@@ -193,14 +191,19 @@ impl FileState {
         })
     }
 
-    /// Buffers of which the store has all bytes in parts, up to some bytes of them. None while a publish
-    /// is under way: its parts may be those of an older version.
-    pub(crate) fn sent_buffers(&self, bytes: u64) -> Vec<Arc<WriteBuffer>> {
-        match &self.upload {
-            Some(upload) if self.sealed.is_none() => self
-                .layers
-                .sent_buffers(bytes, |extent| upload.holds(extent)),
-            _ => Vec::new(),
+    /// Gives up the memory of buffers of which the store has all bytes in parts, up to some bytes of them.
+    /// None while a publish is under way: its parts may be those of an older version.
+    pub(crate) fn give_up_sent(&mut self, bytes: u64) {
+        let Some(upload) = self.upload.as_ref().filter(|_| self.sealed.is_none()) else {
+            return;
+        };
+        let sent = |extent| upload.holds(extent);
+        let buffers = self.layers.sent_buffers(bytes, sent);
+        for buffer in &buffers {
+            drop(buffer.sent_away());
+        }
+        if !buffers.is_empty() {
+            self.layers.join_sent();
         }
     }
 

@@ -252,6 +252,35 @@ async fn a_few_bytes_of_a_base_larger_than_memory_need_no_staging() {
     assert_eq!(world.store.bytes("f").unwrap(), bytes);
 }
 
+/// Who overwrites needs the version that they opened only for bytes that they have not got.
+#[tokio::test]
+async fn overwrite_mode_replaces_theirs_if_all_of_the_file_is_here() {
+    for size in [1000, 20 * PART] {
+        let world = Setup {
+            on_conflict: OnConflict::Overwrite,
+            ..Setup::default()
+        }
+        .build();
+        let mut bytes = pattern(size, 1);
+        let file = keep(&world, bytes.clone());
+        file.write(5, b"x").await.unwrap();
+        bytes[5] = b'x';
+        world.store.plant("f", "theirs");
+        let error = publish(&file).await.unwrap_err();
+        assert_eq!(kind(&error), Some(StoreErrorKind::Changed));
+        assert_eq!(world.store.bytes("f").unwrap(), "theirs");
+
+        let file = keep(&world, bytes.clone());
+        let _held = file.hold().await.unwrap();
+        file.write(5, b"y").await.unwrap();
+        bytes[5] = b'y';
+        world.store.plant("f", "theirs");
+        publish(&file).await.unwrap();
+        assert_eq!(world.store.bytes("f").unwrap(), bytes);
+        assert_eq!(world.store.uploads(), 0);
+    }
+}
+
 /// A store that copies no ranges is asked once. The rest is as ever, and costs what it costs.
 #[tokio::test]
 async fn a_store_that_refuses_copies_is_asked_once() {

@@ -297,6 +297,8 @@ async fn without_staging_a_writer_that_is_freed_by_others_goes_on() {
     for (index, piece) in bytes.chunks(1024).enumerate() {
         file.write(index as u64 * 1024, piece).await.unwrap();
     }
+    let extents = file.inner.state.lock().layers.count();
+    assert!(extents < 40, "{extents} extents");
     publish(&file).await.unwrap();
     assert!(world.store.bytes("f").unwrap() == bytes);
 }
